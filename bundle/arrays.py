@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Final
 
 import numpy as np
@@ -40,7 +41,8 @@ def read_npz(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, NDArray[Any]]:
             if sum(member.file_size for member in members) > max_bytes:
                 raise ValueError(f"{path.name}: larger than {max_bytes} bytes")
             return {_array_name(path, member): _read_member(path, archive, member) for member in members}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    # numpy parses an array header as Python source, hence the errors of a tokenizer.
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, SyntaxError, TokenError) as error:
         raise ValueError(f"{path.name}: is not a readable archive ({error})") from error
 
 

@@ -25,7 +25,7 @@ from bundle.schema import (
     SequenceFeature,
     VocabEncoder,
 )
-from bundle.schema_checks import table_encoders, table_members, table_of
+from bundle.schema_checks import item_readers, matched_columns, table_encoders, table_members, table_of
 from bundle.streams import behaviour_fields, event_numbers, steps_of
 from bundle.tables import UNSEEN, IdTable
 
@@ -175,21 +175,13 @@ def covered(behaviours: Behaviours) -> NDArray[np.bool_]:
 def fit_items(schema: FeatureSchema, raw: RawItems, tables: dict[str, IdTable]) -> ItemTable:
     """Encode the item table through every table that reads it; the last row stands for an unknown item."""
     id_columns: dict[str, NDArray[np.int64]] = {}
-    for table, members in table_members(schema).items():
-        for member in members:
-            source = member.name if isinstance(member, IdFeature) else schema.source_of(member.of)
-            if isinstance(member, IdFeature) and not schema.is_item_column(member):
-                continue
-            if source == "item":
-                id_columns[item_key(source, table)] = _with_unknown(tables[table].lookup(raw.ids)[:, None])
-            elif source in raw.columns:
-                id_columns[item_key(source, table)] = _with_unknown(tables[table].lookup_padded(raw.columns[source]))
+    for source, table in item_readers(schema):
+        ids = raw.ids[:, None] if source == "item" else raw.columns[source]
+        id_columns[item_key(source, table)] = _with_unknown(tables[table].lookup_padded(ids))
     numbers = {name: np.append(c, np.nan) for name, c in raw.columns.items() if c.dtype.kind == "f"}
-    matched = [f.match for f in schema.feature if isinstance(f, HistoryFeature) and f.match is not None]
     matches = {
         name: MatchColumn(np.concatenate([raw.columns[name], np.zeros((1, raw.columns[name].shape[1]), np.uint64)]))
-        for name in dict.fromkeys(matched)
-        if schema.source_of(name) != "item"
+        for name in matched_columns(schema)
     }
     return ItemTable(raw.ids, id_columns, numbers, matches, behaviour_fields(schema))
 

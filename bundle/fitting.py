@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bundle.arrays import read_npz, write_npz
 from bundle.columns import Column, Rows
 from bundle.errors import SchemaError
+from bundle.fitted_checks import check_fitted
 from bundle.items import ItemTable, MatchColumn
 from bundle.layout import Layout, layout_of
 from bundle.scalers import Scaler
@@ -124,6 +125,7 @@ class FittedSchema:
             arrays = read_npz(folder / ITEMS_FILE)
             items = _item_table(arrays, behaviour_fields(schema))
             fitted = cls(schema, read_npz(folder / VOCAB_FILE), scalers, items)
+            check_fitted(schema, fitted.id_tables, fitted.vocabularies, scalers, items)
             expected = data["schema_hash"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SchemaError(f"{SCHEMA_FILE}: damaged ({type(error).__name__}: {error})") from error

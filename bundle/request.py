@@ -62,6 +62,8 @@ class ScoreQuery:
         data = json.loads(text)
         try:
             given = data.pop("behaviours")
+            if not isinstance(data["candidates"], list):
+                raise TypeError("candidates are not a list")
             behaviours = None if given is None else [Behaviour(**behaviour) for behaviour in given]
             return cls(**data, behaviours=behaviours)
         except (TypeError, KeyError, AttributeError) as error:

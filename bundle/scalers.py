@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,9 +64,19 @@ class Scaler:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if the numbers could not have been fitted.
+        """
         knots = np.array(data.get("knots", []), dtype=np.float64).reshape(-1, 2)
-        return cls(data["kind"], float(data["mean"]), float(data["std"]), knots)
+        scaler = cls(data["kind"], float(data["mean"]), float(data["std"]), knots)
+        if scaler.kind not in get_args(NumberScale) or not np.isfinite(scaler.mean) or not 0 < scaler.std < np.inf:
+            raise ValueError("a scaler has an unknown kind or no finite mean and positive deviation")
+        ranks = len(knots) > 0 and bool(np.isfinite(knots).all()) and bool(np.all(np.diff(knots[:, 0]) > 0))
+        if ranks != (scaler.kind == "quantile"):
+            raise ValueError("a scaler's quantiles do not increase")
+        return scaler
 
 
 class ScalerBank:

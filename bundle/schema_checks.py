@@ -218,3 +218,22 @@ def _sequence(schema: FeatureSchema, name: str, key: str) -> SequenceFeature:
 def history_features(schema: FeatureSchema, *, per_candidate: bool) -> list[HistoryFeature]:
     """The history features of one side, in declared order."""
     return [f for f in schema.feature if isinstance(f, HistoryFeature) and (f.match is not None) == per_candidate]
+
+
+def item_readers(schema: FeatureSchema) -> list[tuple[str, str]]:
+    """(source, table) of every id column that the item table holds; the source is an item column or "item"."""
+    out = []
+    for table, members in table_members(schema).items():
+        for member in members:
+            if isinstance(member, IdFeature):
+                if schema.is_item_column(member):
+                    out.append((member.name, table))
+            elif member.of not in DERIVED:
+                out.append((schema.source_of(member.of), table))
+    return list(dict.fromkeys(out))
+
+
+def matched_columns(schema: FeatureSchema) -> list[str]:
+    """The item columns that history features compare, without the item itself."""
+    matches = [f.match for f in schema.feature if isinstance(f, HistoryFeature) and f.match is not None]
+    return [name for name in dict.fromkeys(matches) if schema.source_of(name) != "item"]

@@ -47,7 +47,7 @@ def test_the_documented_example_is_what_we_write() -> None:
     assert pack(events) == data
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=300))
 def test_random_blobs_raise_only_corrupt_record(blob: bytes) -> None:
     for data in (blob, bytes([FORMAT_BYTE]) + blob):

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from bundle.encode import Encoder
 from bundle.errors import BundleRefused
+from bundle.golden import GoldenRow, write_golden
 from bundle.loading import Limits, open_bundle
 from bundle.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from bundle.request import rows_from_query
@@ -319,3 +321,13 @@ def test_extra_files_and_the_card_are_vouched_for(tmp_path: Path) -> None:
 def test_manifest_survives_text() -> None:
     manifest: Manifest = manifest_for(FITTED)
     assert parse_manifest(manifest.to_text().encode()) == manifest
+
+
+def test_golden_rows_must_stand_alone_and_fit(tmp_path: Path) -> None:
+    logits = np.zeros((3, 1))
+    scores = {"ctr": np.full(3, 0.5)}
+    query = replace(small_query(), behaviours=None)
+    with pytest.raises(ValueError, match="carry its behaviours"):
+        write_golden(tmp_path / "golden.npz", [GoldenRow(query, logits, scores)], ["ctr"])
+    with pytest.raises(ValueError, match="3 candidates x 2 tasks"):
+        write_golden(tmp_path / "golden.npz", [GoldenRow(small_query(), logits, scores)], ["ctr", "cvr"])

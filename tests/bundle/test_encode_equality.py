@@ -53,7 +53,7 @@ def assert_same_row(single: dict[str, np.ndarray], batch: dict[str, np.ndarray],
         np.testing.assert_array_equal(array[0], expected, err_msg=name)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas(), st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4))
 def test_single_rows_equal_one_batch(schema: FeatureSchema, seed: int, users: int, candidates: int) -> None:
     encoder = Encoder(fit(schema, fit_columns(schema, seed)))
@@ -63,7 +63,7 @@ def test_single_rows_equal_one_batch(schema: FeatureSchema, seed: int, users: in
         assert_same_row(encoder.encode(lone(rows, row)).take(), batch, row)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas(), st.integers(0, 2**32 - 1), st.integers(0, 5))
 def test_a_future_behaviour_changes_nothing(schema: FeatureSchema, seed: int, delay: int) -> None:
     rng = np.random.default_rng(seed)

@@ -32,7 +32,7 @@ def rows_of(time: float, items: list[str], events: Any, user: Any = None, candid
 
 def fitted_with(*features: dict[str, Any], rows: Rows | None = None) -> FittedSchema:
     schema = FeatureSchema.from_toml(declaration([ITEM, GENRE, *features]))
-    train = rows or rows_of(1000.0, ["a"], history(("b", 10, "click", 3.0)))
+    train = rows or rows_of(1000.0, ["a"], history(("b", 10, "click", 7.0)))
     return fit(schema, FitColumns(train, id64_column(list(ITEMS)), item_columns(schema)))
 
 
@@ -63,6 +63,7 @@ EVENTS = history(
         ({"stat": "share", "match": "item"}, 2 / 4),
         ({"stat": "mean", "match": "item"}, (1 + 3) / 2),
         ({"stat": "count", "match": "genre"}, 4),
+        ({"stat": "mean", "match": "genre"}, (1 + 5 + 3) / 3),  # the click agrees and has no value
         ({"stat": "mean", "match": "genre", "where": {"types": ["rate"]}}, 3),
     ],
 )
@@ -82,6 +83,10 @@ def test_agreement_overlaps_and_ignores_missing_and_unknown() -> None:
     given = raw_column(fitted.schema.named("genre"), [["z", "new"], None, ["new"], ["x"]])[None]  # type: ignore[arg-type]
     rows = rows_of(14_500, ["b", "c", "e", "unlisted"], EVENTS, candidate={"genre": given})
     assert encoder.encode(rows).take()["candidate_numbers"].ravel().tolist() == [1, 0, 0, 3]
+    # A missing value overrides nothing: b keeps the genre of the item table.
+    none = raw_column(fitted.schema.named("genre"), [None, ["y"], None, None])[None]  # type: ignore[arg-type]
+    rows = rows_of(14_500, ["b", "c", "e", "unlisted"], EVENTS, candidate={"genre": none})
+    assert encoder.encode(rows).take()["candidate_numbers"].ravel().tolist() == [3, 3, 0, 0]
 
 
 def test_agreement_with_many_values_equals_bit_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +100,15 @@ def test_agreement_with_many_values_equals_bit_sets(monkeypatch: pytest.MonkeyPa
     assert as_ids.items.matches["genre"].bits is None
     assert as_bits.items.matches["genre"].bits is not None
     np.testing.assert_array_equal(Encoder(as_ids).encode(rows).take()["candidate_numbers"], expected)
+
+
+def test_walking_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = fitted_shop()
+    rows = random_rows(fitted.schema, np.random.default_rng(4), 15, 3)
+    expected = Encoder(fitted).encode(rows).take()
+    monkeypatch.setattr("bundle.history_stats._CHUNK", 3)  # less than one history: a chunk is never empty
+    for name, array in Encoder(fitted).encode(rows).take().items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 def test_empty_history_counts_zero_and_the_rest_is_missing() -> None:

@@ -1,3 +1,4 @@
+import io
 import json
 import zipfile
 from dataclasses import replace
@@ -93,9 +94,11 @@ def test_quantiles_rank_and_ties_get_the_middle() -> None:
 def test_log_is_signed_and_standardised() -> None:
     values = np.array([-10.0, 0.0, 5.0, 1000.0])
     logs = np.sign(values) * np.log1p(np.abs(values))
+    given = values.copy()
     np.testing.assert_allclose(
-        Scaler.fit("log", values, "x").encode(values), (logs - logs.mean()) / logs.std(), rtol=1e-6
+        Scaler.fit("log", values, "x").encode(given), (logs - logs.mean()) / logs.std(), rtol=1e-6
     )
+    np.testing.assert_array_equal(given, values, err_msg="encoding must not write into its input")
 
 
 def test_values_too_large_to_average_are_an_error() -> None:
@@ -145,8 +148,8 @@ def test_save_and_load_encode_the_same(tmp_path: Path) -> None:
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     fitted = fitted_shop()
     fitted.save(tmp_path)
-    fewer = {name: ids[:-1] for name, ids in fitted.vocabularies.items()}
-    write_npz(tmp_path / "vocab.npz", fewer)
+    others = {name: ids + np.uint64(1) for name, ids in fitted.vocabularies.items()}
+    write_npz(tmp_path / "vocab.npz", others)
     with pytest.raises(SchemaError, match="hash"):
         FittedSchema.load(tmp_path)
 
@@ -157,6 +160,51 @@ def test_damaged_schema_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "schema.json").write_text(text)
     with pytest.raises(SchemaError):
         FittedSchema.load(tmp_path)
+
+
+def _changed(fitted: FittedSchema, **items: Any) -> FittedSchema:
+    return replace(fitted, items=replace(fitted.items, **items))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: replace(f, scalers={n: s for n, s in f.scalers.items() if n != "age"}), "scalers"),
+        (lambda f: replace(f, vocabularies={n: v for n, v in f.vocabularies.items() if n != "genre"}), "vocabularies"),
+        (lambda f: replace(f, vocabularies={n: v[::-1] for n, v in f.vocabularies.items()}), "not sorted"),
+        (lambda f: replace(f, vocabularies={n: v[:1] for n, v in f.vocabularies.items()}), "outside its table"),
+        (lambda f: replace(f, scalers=dict(f.scalers) | {"age": replace(f.scalers["age"], std=0.0)}), "deviation"),
+        (lambda f: replace(f, scalers=dict(f.scalers) | {"age": replace(f.scalers["age"], kind="x")}), "kind"),
+        (lambda f: _changed(f, ids=f.items.ids[::-1]), "not sorted"),
+        (lambda f: _changed(f, ids=f.items.ids[:-1]), "type or shape"),
+        (lambda f: _changed(f, number_columns={}), "number columns"),
+        (lambda f: _changed(f, matches={}), "compared"),
+        (lambda f: _changed(f, id_columns={n: c - 5 for n, c in f.items.id_columns.items()}), "outside its table"),
+    ],
+)
+def test_incomplete_state_with_fitting_hashes_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    change(fitted_shop()).save(tmp_path)
+    with pytest.raises(SchemaError, match=message):
+        FittedSchema.load(tmp_path)
+
+
+def test_damaged_array_headers_are_value_errors(tmp_path: Path) -> None:
+    # numpy parses a header as Python source; a tokenizer's errors must not come out.
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.arange(4.0))
+    content = buffer.getvalue()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(500):
+        damaged = bytearray(content)
+        damaged[rng.integers(0, 100)] = rng.integers(0, 256)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("a.npy", bytes(damaged))
+        try:
+            read_npz(tmp_path / "a.npz")
+        except ValueError:
+            refused += 1
+    assert refused > 400
 
 
 def test_arrays_are_data_only(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 NAMES = st.sampled_from([feature.name for feature in FITTED.schema.feature]) | st.text(max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(NAMES, VALUES, max_size=4),
     st.dictionaries(NAMES, VALUES, max_size=4),
