@@ -1,0 +1,1 @@
+"""Offline: data sets, fitting, evaluation and export. Imports models and bundle, never service."""

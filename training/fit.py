@@ -1,0 +1,335 @@
+"""The training loop, one file, top to bottom: batch, forward, loss, backward, step, log."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from models.layers.logits import LogitCorrection
+from training.batches import Batch
+from training.checkpoint import (
+    Position,
+    position_of,
+    read_state,
+    restore_generators,
+    save_checkpoint,
+    write_state,
+)
+from training.config import TrainingConfig
+from training.errors import ConfigError, Diverged, Interrupted
+from training.interrupts import StopRequests
+from training.network import TrainingForward, build_network, load_weights, table_weights
+from training.objectives.click import total_loss, weighted_bce
+from training.optimisation import (
+    AveragedWeights,
+    build_optimizer,
+    learning_rate_factor,
+    parameter_groups,
+    set_learning_rate,
+)
+from training.preparation import Prepared, open_run, prepare, write_first_index
+from training.progress import TrainingProgress, open_progress
+from training.report import write_run_plots
+from training.run import RunFolder, finite, write_json
+from training.threads import torch_threads
+from training.validation import monitored, note_result, validate
+
+LOG_LINES_PER_EPOCH = 20
+
+
+@dataclass(slots=True)
+class Job:
+    """What the loop holds.
+
+    Attributes:
+        network: the bare network; ``forward`` wraps it for the devices in use.
+        average: exponential average of the weights, or None.
+        evaluated: a second copy of the network that carries the weights to be validated and kept.
+        task_weights: (K,).
+    """
+
+    config: TrainingConfig
+    run: RunFolder
+    data: Prepared
+    accelerator: Accelerator
+    network: nn.Module
+    forward: nn.Module
+    optimizer: Any
+    average: AveragedWeights | None
+    evaluated: nn.Module
+    task_weights: Tensor
+    position: Position
+
+
+def train(
+    config: TrainingConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: bool | None = None,
+    config_text: str | None = None,
+) -> RunFolder:
+    """Train a network and leave a run folder.
+
+    Args:
+        config: the whole configuration.
+        run_dir: a fresh folder, or with ``resume`` one that holds a run of the same configuration and data.
+        resume: go on from the last checkpoint; a run that was killed ends with the weights it would have had.
+        progress: True for a bar, False for plain lines, None for a bar where standard error is a terminal.
+        config_text: the configuration file as it was, kept beside the resolved one.
+
+    Raises:
+        ConfigError, DataError: if the configuration or the data are wrong.
+        RunError: if the folder holds another run, or nothing to resume.
+        Interrupted: after Ctrl-C or SIGTERM, with the checkpoint written.
+        Diverged: if the loss is not a finite number.
+    """
+    run = open_run(config, Path(run_dir), resume, config_text)
+    with torch_threads(config.train.threads):
+        set_seed(config.train.seed)
+        data = prepare(config, run)
+        job = build_job(config, run, data)
+        if run.last_checkpoint.exists():
+            restore(job)
+        else:
+            write_first_index(run, config, data, sum(p.numel() for p in job.network.parameters()))
+        total = config.train.epochs * data.batches.per_epoch
+        with StopRequests() as stops, open_progress(progress, total, job.position.step) as shown:
+            run.set_state("running")
+            run_epochs(job, stops, shown)
+    finish(job)
+    return run
+
+
+def run_epochs(job: Job, stops: StopRequests, shown: TrainingProgress) -> None:
+    """The loop. It only ever leaves with a whole state: finished, or saved and Interrupted."""
+    settings, position, batches = job.config.train, job.position, job.data.batches
+    total_steps = settings.epochs * batches.per_epoch
+    log_every = max(1, batches.per_epoch // LOG_LINES_PER_EPOCH)
+    started = time.perf_counter() - position.seconds
+    job.forward.train()
+    while position.epoch < settings.epochs and not position.finished:
+        order = batches.order(position.epoch)
+        while position.batch < len(order) and not position.finished:
+            rows = order[position.batch][job.accelerator.process_index :: job.accelerator.num_processes]
+            batch = batches.build(rows, position.epoch, position.batch).to(job.accelerator.device)
+            factor = learning_rate_factor(settings.schedule, position.step, total_steps, settings.warmup)
+            set_learning_rate(job.optimizer, settings.learning_rate * factor)
+
+            logits, auxiliary = job.forward(batch.inputs, batch.negatives)
+            task_losses = weighted_bce(sampled_logits(job, logits, batch), batch.labels, batch.weights)
+            loss = total_loss(task_losses, job.task_weights, auxiliary, settings.auxiliary_alpha)
+            job.accelerator.backward(loss)
+            if settings.gradient_clip > 0:
+                job.accelerator.clip_grad_norm_(job.forward.parameters(), settings.gradient_clip)
+            job.optimizer.step()
+            job.optimizer.zero_grad(set_to_none=True)
+            if job.average is not None:
+                job.average.update(job.network)
+
+            advance(position, task_losses, auxiliary, len(batch), started)
+            shown.step(position.step, len(batch), position.loss_sum / position.rows)
+            if position.step % log_every == 0:
+                log_step(job, factor)
+            end_of_epoch = position.batch == len(order)
+            if end_of_epoch or is_due(position.step, settings.validate_every):
+                check_validation(job, shown)
+            if not end_of_epoch and (is_due(position.step, settings.checkpoint_every) or stops.requested):
+                save(job)
+            if stops.requested and not end_of_epoch:
+                leave(job)
+        start_next_epoch(position, settings.epochs)
+        save(job)
+        if stops.requested and not position.finished:
+            leave(job)
+
+
+def sampled_logits(job: Job, logits: Tensor, batch: Batch) -> Tensor:
+    """Logits of the rows as they were sampled: only in the training mode does the loss see a correction, (B, K)."""
+    if job.config.sampling.mode != "training":
+        return logits
+    correction = LogitCorrection()
+    columns = [correction(logits[:, k], batch.rates[:, k]) for k in range(logits.shape[1])]
+    return torch.stack(columns, dim=1)
+
+
+def advance(position: Position, task_losses: Tensor, auxiliary: Tensor, rows: int, started: float) -> None:
+    """Take one step into the position.
+
+    Raises:
+        Diverged: if the loss is not finite.
+    """
+    loss, auxiliary_loss = float(task_losses.detach().sum()), float(auxiliary.detach())
+    if not math.isfinite(loss + auxiliary_loss):
+        raise Diverged(
+            f"the loss is {loss} (auxiliary {auxiliary_loss}) at step {position.step + 1}: "
+            "lower train.learning_rate or set train.gradient_clip"
+        )
+    position.step += 1
+    position.batch += 1
+    position.rows += rows
+    position.loss_sum += loss * rows
+    position.auxiliary_sum += auxiliary_loss * rows
+    position.seconds = time.perf_counter() - started
+
+
+def start_next_epoch(position: Position, epochs: int) -> None:
+    """Move to the start of the next epoch."""
+    position.epoch += 1
+    position.batch = position.rows = 0
+    position.loss_sum = position.auxiliary_sum = 0.0
+    position.finished = position.finished or position.epoch >= epochs
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether something that happens every so many steps (0 = never) happens now."""
+    return every > 0 and step % every == 0
+
+
+def check_validation(job: Job, shown: TrainingProgress) -> None:
+    """Validate, keep the weights if they are the best so far, stop if patience has run out."""
+    position, settings = job.position, job.config.train
+    values = job.network.state_dict() if job.average is None else job.average.values
+    load_weights(job.evaluated, values)
+    found = validate(job.evaluated, job.data.valid, job.config.sampling)
+    best = note_result(position, monitored(settings, found))
+    line = {
+        "kind": "validation",
+        "step": position.step,
+        "epoch": position.epoch,
+        "loss": position.loss_sum / position.rows,
+        "auxiliary": position.auxiliary_sum / position.rows,
+        "valid": {task: {name: finite(value) for name, value in values.items()} for task, values in found.items()},
+        "best": best,
+        "seconds": round(position.seconds, 3),
+    }
+    if job.accelerator.is_main_process:
+        job.run.append_history(line)
+        if best:
+            write_state(job.run.best_checkpoint, {"network": job.evaluated.state_dict(), "step": position.step})
+    task = settings.monitor_task or job.config.tasks[0]
+    shown.validated(position.epoch, position.step, position.loss_sum / position.rows, settings.monitor, found[task])
+    if settings.patience > 0 and position.stale >= settings.patience:
+        position.finished = True
+        shown.note(f"stopped early: {settings.monitor} has not risen for {position.stale} validations")
+
+
+def log_step(job: Job, factor: float) -> None:
+    """One line about the epoch so far."""
+    position = job.position
+    if job.accelerator.is_main_process:
+        job.run.append_history(
+            {
+                "kind": "step",
+                "step": position.step,
+                "epoch": position.epoch,
+                "loss": position.loss_sum / position.rows,
+                "auxiliary": position.auxiliary_sum / position.rows,
+                "learning_rate": job.config.train.learning_rate * factor,
+                "seconds": round(position.seconds, 3),
+            }
+        )
+
+
+def build_job(config: TrainingConfig, run: RunFolder, data: Prepared) -> Job:
+    """Network, optimiser and average at their start.
+
+    Raises:
+        ConfigError: if the network or its weight decay does not fit the data's declaration.
+    """
+    settings = config.train
+    accelerator = Accelerator(
+        cpu=settings.device == "cpu", mixed_precision="bf16" if settings.mixed_precision else "no"
+    )
+    network = build_network(config.model.network, data.options)
+    try:
+        tables = table_weights(network, data.options)
+        groups = parameter_groups(network, tables, settings.weight_decay, settings.learning_rate_scale)
+    except ValueError as error:
+        raise ConfigError(f"train.{error}") from error
+    optimizer = build_optimizer(settings.optimizer, groups, settings.learning_rate)
+    average = AveragedWeights(network, settings.ema_decay) if settings.ema_decay > 0 else None
+    evaluated = copy.deepcopy(network).to(accelerator.device)
+    forward, optimizer = accelerator.prepare(TrainingForward(network), optimizer)
+    weights = torch.tensor([settings.task_weights.get(task, 1.0) for task in config.tasks])
+    return Job(
+        config=config,
+        run=run,
+        data=data,
+        accelerator=accelerator,
+        network=network,
+        forward=forward,
+        optimizer=optimizer,
+        average=average,
+        evaluated=evaluated,
+        task_weights=weights.to(accelerator.device),
+        position=Position(),
+    )
+
+
+def save(job: Job) -> None:
+    """Write the checkpoint that ``resume`` starts from."""
+    if not job.accelerator.is_main_process:
+        return
+    parts = {"network": job.network.state_dict(), "optimizer": job.optimizer.state_dict()}
+    if job.average is not None:
+        parts["average"] = job.average.state_dict()
+    save_checkpoint(job.run.last_checkpoint, parts, job.position)
+
+
+def leave(job: Job) -> None:
+    """End an interrupted run whose checkpoint has just been written.
+
+    Raises:
+        Interrupted: always.
+    """
+    job.run.set_state("interrupted")
+    raise Interrupted(job.run.last_checkpoint, job.position.step)
+
+
+def restore(job: Job) -> None:
+    """Go back to the last checkpoint; what was logged after it is forgotten, for it will be logged again."""
+    state = read_state(job.run.last_checkpoint)
+    load_weights(job.network, state["network"])
+    job.optimizer.load_state_dict(state["optimizer"])
+    if job.average is not None:
+        job.average.load_state_dict(state["average"])
+    job.position = position_of(state)
+    job.run.rewind_history(job.position.step)
+    restore_generators(state["generators"])
+
+
+def finish(job: Job) -> None:
+    """Write the summary and the plots of a run that has come to its end."""
+    if not job.accelerator.is_main_process:
+        return
+    validations = [line for line in job.run.history() if line["kind"] == "validation"]
+    best = next(line for line in validations if line["step"] == job.position.best_step)
+    write_json(
+        job.run.metrics_file,
+        {
+            "best": best,
+            "epochs": validations[-1]["epoch"] + 1,
+            "steps": job.position.step,
+            "seconds": round(job.position.seconds, 3),
+            "rows_per_second": round(
+                len(job.data.batches.lengths)
+                * job.position.step
+                / job.data.batches.per_epoch
+                / max(job.position.seconds, 1e-9),
+                1,
+            ),
+            "position": asdict(job.position),
+        },
+    )
+    write_run_plots(job.run)
+    job.run.set_state("finished")

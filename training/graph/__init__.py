@@ -1,0 +1,1 @@
+"""How an eager network becomes a graph: ONNX and TorchScript."""
