@@ -1,0 +1,1 @@
+"""HTTP: routes, the shapes of requests and replies, problem documents, keys. No arithmetic."""

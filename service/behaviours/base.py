@@ -1,0 +1,87 @@
+"""What the service asks of a behaviour store, and the values that travel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from bundle.behaviours import RECORD, Events
+
+Scalar = str | int | float | bool | None
+Features = Mapping[str, Scalar | list[Scalar]]
+
+
+class StoreError(Exception):
+    """The store did not answer in time, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One behaviour to be appended; ``ts`` in whole seconds, ``value`` None where there is none."""
+
+    user_id: str
+    item_id: str
+    ts: int
+    type: str | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The outcome of a write: events that are new, and events that were there already."""
+
+    accepted: int
+    duplicates: int
+
+
+def no_events() -> Events:
+    """A history without behaviours."""
+    return np.empty(0, dtype=RECORD)
+
+
+@dataclass(frozen=True, slots=True)
+class UserData:
+    """What the store holds for one user; ``corrupt`` counts values that could not be decoded and were left out."""
+
+    behaviours: Events = field(default_factory=no_events)
+    features: Features = field(default_factory=dict)
+    corrupt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One read: the users in the order asked, and the epoch marker (None: the store has none)."""
+
+    users: tuple[UserData, ...]
+    marker: int | None = None
+
+
+class BehaviourStore(Protocol):
+    """Behaviours and features by user. Every method but ``close`` may raise ``StoreError`` and nothing else."""
+
+    async def read(self, user_ids: Sequence[str]) -> Reading:
+        """Behaviours, features and the epoch marker in one round trip."""
+        ...
+
+    async def append(self, events: Sequence[Event]) -> Appended:
+        """Add behaviours: bounded, in order of time, idempotent for equal events. A failure may leave a part written;
+        sending the same events again completes it.
+        """
+        ...
+
+    async def put_users(self, users: Sequence[tuple[str, Features]]) -> int:
+        """Replace the features of users; the number written."""
+        ...
+
+    async def delete_user(self, user_id: str) -> bool:
+        """Forget a user; False if there was nothing to forget."""
+        ...
+
+    async def ensure_marker(self) -> int:
+        """The epoch marker, made if the store has none; also the cheapest sign of life."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections and processes back."""
+        ...

@@ -1,0 +1,78 @@
+"""A circuit breaker: after some failures the store is left alone, then one probe finds out whether it is back."""
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+from service.settings import BreakerSettings
+
+
+class State(Enum):
+    """Closed lets every call through, open none, half-open exactly one probe."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Breaker:
+    """Counts outcomes; the caller asks ``allow`` before a call and reports ``success`` or ``failure`` after it.
+
+    Args:
+        settings: The limits.
+        clock: Seconds that never go back; a test brings its own.
+    """
+
+    def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._outcomes: deque[tuple[float, bool]] = deque()
+        self._failed_in_window = 0
+        self._failures_in_row = 0
+        self._retry_at = 0.0
+        self.state = State.CLOSED
+
+    def allow(self) -> bool:
+        """Whether a call may be made now; in the open state True once per interval, for the probe."""
+        if self.state is State.CLOSED:
+            return True
+        if self._clock() < self._retry_at:
+            return False
+        self.state = State.HALF_OPEN
+        # A probe that never reports (its request was cancelled) must not keep the breaker shut.
+        self._retry_at = self._clock() + self._settings.open_s
+        return True
+
+    def success(self) -> None:
+        """The call was answered; a probe's answer closes the breaker."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self._outcomes.clear()
+            self._failed_in_window = 0
+        self._failures_in_row = 0
+        self._record(failed=False)
+
+    def failure(self) -> None:
+        """The call failed; a failed probe, or too many failures, open the breaker."""
+        self._failures_in_row += 1
+        self._record(failed=True)
+        limits = self._settings
+        calls = len(self._outcomes)
+        tripped = self._failures_in_row >= limits.failures or (
+            calls >= limits.min_calls and self._failed_in_window >= limits.ratio * calls
+        )
+        if self.state is State.HALF_OPEN:
+            self.state = State.OPEN  # the next probe is due as long after this one began as `allow` has set
+        elif tripped:
+            self.state = State.OPEN
+            # Jitter: the processes of a fleet should not all probe in the same moment.
+            self._retry_at = self._clock() + limits.open_s * random.uniform(0.9, 1.1)
+
+    def _record(self, *, failed: bool) -> None:
+        now = self._clock()
+        self._outcomes.append((now, failed))
+        self._failed_in_window += failed
+        while self._outcomes and self._outcomes[0][0] < now - self._settings.window_s:
+            self._failed_in_window -= self._outcomes.popleft()[1]

@@ -1,0 +1,202 @@
+"""A user's history for one request: from the store if it answers, else a recent copy, else empty; always said so."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from service.behaviours.base import BehaviourStore, StoreError, UserData
+from service.behaviours.breaker import Breaker, State
+from service.metrics import Metrics
+from service.settings import StoreSettings
+
+log = structlog.get_logger(__name__)
+
+Source = Literal["request", "store", "cache", "empty"]
+
+STALE_HISTORY = "stale_history"
+NO_HISTORY = "no_history"
+STORE_WIPED = "store_wiped"
+CORRUPT_HISTORY = "corrupt_history"
+
+_WATCH_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a request is scored with, and how it was come by.
+
+    Attributes:
+        source: Where it comes from.
+        user: Behaviours and stored features; None where nothing was looked up or could be.
+        degraded: Reasons why this is less than the store could give.
+        lost: The history is unknown rather than empty: the correction for missing histories applies.
+        age_ms: Age of a cached copy.
+    """
+
+    source: Source
+    user: UserData | None = None
+    degraded: tuple[str, ...] = ()
+    lost: bool = False
+    age_ms: int | None = None
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """Remembers the store's marker; another one, or none, means that the data behind it is gone."""
+
+    hold_s: float
+    marker: int | None = None
+    wiped_at: float | None = field(default=None)
+
+    def see(self, marker: int | None, now: float) -> None:
+        if self.marker is not None and marker != self.marker:
+            self.wiped_at = now
+        if marker is not None:
+            self.marker = marker
+
+    def wiped(self, now: float) -> bool:
+        return self.wiped_at is not None and now - self.wiped_at < self.hold_s
+
+
+class Histories:
+    """Reads behind a breaker, with a small memory of what was read.
+
+    Args:
+        store: Where behaviours live.
+        settings: Breaker, cache and marker settings.
+        metrics: Counts latency, errors and the breaker's state.
+        clock: Seconds that never go back; a test brings its own.
+    """
+
+    def __init__(
+        self,
+        store: BehaviourStore,
+        settings: StoreSettings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._breaker = Breaker(settings.breaker, clock)
+        self._epoch = _Epoch(settings.wiped_hold_s)
+        self._copies: OrderedDict[str, tuple[float, UserData]] = OrderedDict()
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> str:
+        """One word for /readyz: ok, degraded (the breaker is not closed) or wiped."""
+        if self._breaker.state is not State.CLOSED:
+            return "degraded"
+        return "wiped" if self._epoch.wiped(self._clock()) else "ok"
+
+    async def read(self, user_id: str) -> History:
+        """The history of one user; never raises for a store that is away."""
+        if self._may_read():
+            started = time.perf_counter()
+            try:
+                reading = await self.store.read([user_id])
+            except StoreError as error:
+                self._failed(error)
+            else:
+                self._succeeded(time.perf_counter() - started)
+                return self._from_store(user_id, reading.users[0], reading.marker)
+        return self._without_store(user_id)
+
+    def _may_read(self) -> bool:
+        # The probe of an open breaker is the watcher's, which has more patience than a request; requests probe only
+        # where nobody watches.
+        if self._watcher is None:
+            return self._breaker.allow()
+        return self._breaker.state is State.CLOSED
+
+    def _from_store(self, user_id: str, user: UserData, marker: int | None) -> History:
+        now = self._clock()
+        if self._epoch.marker is not None or marker is not None:
+            self._epoch.see(marker, now)
+        reasons: list[str] = []
+        if user.corrupt:
+            self._metrics.corrupt.inc(user.corrupt)
+            reasons.append(CORRUPT_HISTORY)
+        else:
+            self._remember(user_id, user, now)
+        if len(user.behaviours) == 0 and self._epoch.wiped(now):
+            reasons.append(STORE_WIPED)
+        lost = bool(reasons) and len(user.behaviours) == 0
+        return History("store", user, tuple(reasons), lost)
+
+    def _without_store(self, user_id: str) -> History:
+        copy = self._copies.get(user_id)
+        if copy is not None:
+            age = self._clock() - copy[0]
+            if age <= self._settings.cache_ttl_s:
+                return History("cache", copy[1], (STALE_HISTORY,), age_ms=round(age * 1e3))
+            del self._copies[user_id]
+        return History("empty", None, (NO_HISTORY,), lost=True)
+
+    def _remember(self, user_id: str, user: UserData, now: float) -> None:
+        if self._settings.cache_users == 0 or self._settings.cache_ttl_s == 0:
+            return
+        self._copies[user_id] = (now, user)
+        self._copies.move_to_end(user_id)
+        if len(self._copies) > self._settings.cache_users:
+            self._copies.popitem(last=False)
+
+    def forget(self, user_id: str) -> None:
+        """Drop the copy of a user whose data was deleted."""
+        self._copies.pop(user_id, None)
+
+    async def watch(self) -> None:
+        """Find out for ourselves when the store comes back, so that no request has to be the probe."""
+        while True:
+            try:
+                await self.probe()
+            except Exception as error:
+                log.exception("store_watch_failed")
+                self._failed(error)
+            await asyncio.sleep(_WATCH_S)
+
+    async def probe(self) -> None:
+        """One look at the epoch marker, if the breaker allows a call."""
+        if not self._breaker.allow():
+            return
+        try:
+            marker = await self.store.ensure_marker()
+        except StoreError as error:
+            self._failed(error)
+        else:
+            self._succeeded(None)
+            self._epoch.see(marker, self._clock())
+
+    def start(self) -> None:
+        """Begin to watch; needs a running event loop."""
+        self._watcher = asyncio.get_running_loop().create_task(self.watch(), name="store-watch")
+
+    async def close(self) -> None:
+        """Stop watching and close the store."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+        await self.store.close()
+
+    def _succeeded(self, seconds: float | None) -> None:
+        if self._breaker.state is not State.CLOSED:
+            log.info("store_back")
+        self._breaker.success()
+        if seconds is not None:
+            self._metrics.store_seconds.observe(seconds)
+        self._metrics.breaker.set(self._breaker.state.value)
+
+    def _failed(self, error: Exception) -> None:
+        before = self._breaker.state
+        self._breaker.failure()
+        if self._breaker.state is State.OPEN and before is not State.OPEN:
+            log.warning("store_away", cause=str(error), probe=before is State.HALF_OPEN)
+        self._metrics.store_errors.inc()
+        self._metrics.breaker.set(self._breaker.state.value)

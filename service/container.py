@@ -1,0 +1,76 @@
+"""Everything one app is made of, put together from its settings and taken apart again."""
+
+from dataclasses import dataclass
+
+import structlog
+
+from service.api.gate import Gate
+from service.api.keys import Keys
+from service.behaviours import BehaviourStore, open_store
+from service.behaviours.histories import Histories
+from service.core.admission import Admission
+from service.core.registry import Registry
+from service.core.scorer import Scorer
+from service.metrics import Metrics
+from service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The parts that routes use."""
+
+    settings: Settings
+    metrics: Metrics
+    admission: Admission
+    gate: Gate
+    registry: Registry
+    histories: Histories
+    scorer: Scorer
+
+    @property
+    def store(self) -> BehaviourStore:
+        """The behaviour store, for writes."""
+        return self.histories.store
+
+    async def start(self) -> None:
+        """Begin to look for models and to watch the store; requests may come right away."""
+        self.registry.start()
+        self.histories.start()
+        log.info("started", models=str(self.settings.models.engine), store=self.settings.store.url.partition(":")[0])
+
+    async def stop(self) -> None:
+        """Let go of everything, in the order of use."""
+        self.admission.draining = True
+        self.scorer.close()
+        await self.registry.close()
+        await self.histories.close()
+        self.metrics.end_process()
+        log.info("stopped")
+
+
+def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
+    """Put the parts together; an embedded store starts here.
+
+    Raises:
+        SettingsError: A setting cannot be used.
+    """
+    admission = Admission(settings.limits, metrics)
+    registry = Registry(settings.models, settings.routes, settings.threads, metrics)
+    histories = Histories(open_store(settings.store), settings.store, metrics)
+    return Container(
+        settings=settings,
+        metrics=metrics,
+        admission=admission,
+        gate=Gate(keys, admission, settings.limits, metrics),
+        registry=registry,
+        histories=histories,
+        scorer=Scorer(
+            registry,
+            histories,
+            metrics,
+            threads=settings.threads.engine,
+            ignore_unknown=settings.validation.extra == "ignore",
+        ),
+    )

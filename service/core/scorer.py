@@ -1,0 +1,143 @@
+"""One request from its version to its scores: resolve, read the history, encode, run, correct. Forward only."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bundle.errors import FeatureError, NonFiniteLogits
+from bundle.request import ScoreQuery, StoredUser
+from service.behaviours.histories import Histories, History
+from service.core.registry import Registry
+from service.core.version import Scored, ServedVersion
+from service.engines.base import EngineError
+from service.errors import InferenceFailed, InvalidFeatures, Problem
+from service.metrics import Metrics
+
+PRIOR = "prior"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything the reply to /score is made of."""
+
+    model: str
+    version: str
+    tasks: tuple[str, ...]
+    scored: Scored
+    history: History
+    degraded: list[str]
+    warnings: list[str]
+
+
+class Scorer:
+    """Scores requests; used by /score and by anything that wants the same without HTTP.
+
+    Args:
+        registry: Which versions serve.
+        histories: Where histories come from.
+        metrics: Times each stage apart.
+        threads: Graph runs at the same time.
+        ignore_unknown: Drop feature names that the bundle does not know instead of refusing the request.
+    """
+
+    def __init__(
+        self, registry: Registry, histories: Histories, metrics: Metrics, *, threads: int, ignore_unknown: bool
+    ) -> None:
+        self._registry = registry
+        self._histories = histories
+        self._metrics = metrics
+        self._ignore_unknown = ignore_unknown
+        # A run holds a core for milliseconds; on the event loop it would hold up every other request.
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+
+    async def score(self, query: ScoreQuery, model: str | None) -> Answer:
+        """Score one slate with the version that ``model`` names.
+
+        Raises:
+            ServiceError: 404, 422, 500 or 503; a store that is away is none of these.
+        """
+        with self._registry.lease(model, "ctr") as version:
+            history = await self._history(query)
+            warnings: list[str] = []
+            if self._ignore_unknown:
+                query = _without_unknown(query, version, warnings)
+            stored = None
+            if history.user is not None:
+                stored = StoredUser(behaviours=history.user.behaviours, features=dict(history.user.features))
+            scored = await self._run(version, query, stored, history.lost)
+        return self._answer(version, scored, history, warnings)
+
+    async def _history(self, query: ScoreQuery) -> History:
+        if query.behaviours is not None:
+            return History("request")
+        if query.user_id is None:
+            sentence = "user_id is needed where no behaviours are given"
+            raise InvalidFeatures(f"/user_id: {sentence}", [Problem("/user_id", "schema", sentence)])
+        started = perf_counter()
+        history = await self._histories.read(query.user_id)
+        self._metrics.stages["behaviours"].observe(perf_counter() - started)
+        return history
+
+    async def _run(self, version: ServedVersion, query: ScoreQuery, stored: StoredUser | None, lost: bool) -> Scored:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, _score, version, query, stored, lost)
+        except FeatureError as error:
+            raise _invalid(error) from error
+        except (EngineError, NonFiniteLogits) as error:
+            self._metrics.non_finite.inc(isinstance(error, NonFiniteLogits))
+            raise InferenceFailed("The model failed on this request; nothing is wrong with its form.") from error
+
+    def _answer(self, version: ServedVersion, scored: Scored, history: History, warnings: list[str]) -> Answer:
+        metrics = self._metrics
+        for stage, seconds in scored.seconds.items():
+            metrics.stages[stage].observe(seconds)
+        metrics.source.labels(history.source).inc()
+        degraded = list(history.degraded)
+        if scored.non_finite:
+            metrics.non_finite.inc()
+            degraded.append(PRIOR)
+        for reason in degraded:
+            metrics.degraded.labels(reason).inc()
+        for field, count in scored.unseen.items():
+            if count:
+                metrics.unseen.labels(version.name, field).inc(count)
+        for task, probabilities in scored.probabilities.items():
+            # The mean of the slate: a thousand observations a request would cost more than the scores.
+            metrics.scores.labels(version.name, task).observe(float(np.mean(probabilities)))
+        warnings += (f"missing_feature:{name}" for name in scored.missing)
+        return Answer(version.name, version.version, version.tasks, scored, history, degraded, warnings)
+
+    def close(self) -> None:
+        """Wait for runs that are under way."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _score(version: ServedVersion, query: ScoreQuery, stored: StoredUser | None, lost: bool) -> Scored:
+    return version.score(query, stored, without_history=lost)
+
+
+def _invalid(error: FeatureError) -> InvalidFeatures:
+    problems = [Problem(found.pointer, found.code, found.message) for found in error.problems]
+    codes = {problem.code for problem in problems}
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return InvalidFeatures(
+        f"{first.pointer}: {first.detail}{more}", problems, codes.pop() if len(codes) == 1 else "schema"
+    )
+
+
+def _without_unknown(query: ScoreQuery, version: ServedVersion, warnings: list[str]) -> ScoreQuery:
+    names = version.feature_names
+    kept: dict[str, Any] = {}
+    for part in ("context", "user_features", "candidate_features"):
+        given = getattr(query, part)
+        unknown = [name for name in given if name not in names]
+        warnings += (f"unknown_feature:{name}" for name in unknown)
+        if unknown:
+            kept[part] = {name: value for name, value in given.items() if name in names}
+    return replace(query, **kept) if kept else query

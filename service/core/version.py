@@ -1,0 +1,210 @@
+"""One version of a model, ready to score: a verified bundle and a loaded graph.
+
+``ctrlift score`` uses this class too, so that a file and a request get their scores from the same code.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.correct import HIGHEST, LOWEST, logit
+from bundle.encode import Encoder, Rows
+from bundle.errors import BundleRefused, FeatureError
+from bundle.loading import Bundle, Limits, open_bundle
+from bundle.request import ScoreQuery, StoredUser, rows_from_query
+from service.engines.base import Engine, EngineError
+
+EngineName = Literal["onnx", "torchscript"]
+Stage = Literal["encode", "engine", "correct"]
+
+GOLDEN_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of U users for C candidates each.
+
+    Attributes:
+        logits: (U, C, K) float64, as the graph returned them.
+        probabilities: Task -> (U, C) float64 in (0, 1); may hold more tasks than the graph (pctcvr).
+        lengths: (U,) behaviours that were used.
+        unseen: Field -> number of ids without a row of their own.
+        missing: Features that neither the request nor the store nor the bundle's items gave.
+        non_finite: The graph returned something that is no number, and the priors stand in for it.
+        seconds: Time of each stage.
+    """
+
+    logits: NDArray[np.float64]
+    probabilities: Mapping[str, NDArray[np.float64]]
+    lengths: NDArray[np.int64]
+    unseen: Mapping[str, int]
+    missing: tuple[str, ...]
+    non_finite: bool
+    seconds: Mapping[Stage, float]
+
+
+class ServedVersion:
+    """A bundle with its engine. Use ``load_version`` to get one that was checked.
+
+    Args:
+        bundle: The opened bundle.
+        engine: Its graph.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.name = bundle.manifest.name
+        self.version = bundle.manifest.version
+        self.tasks = tuple(bundle.manifest.tasks)
+        self._engine = engine
+        self._encoder: Encoder = bundle.encoder
+
+    def score(self, query: ScoreQuery, stored: StoredUser | None, *, without_history: bool = False) -> Scored:
+        """Score one user's slate.
+
+        Raises:
+            FeatureError: A feature does not fit the bundle's schema; the problems name JSON pointers.
+            EngineError: The graph failed.
+            NonFiniteLogits: The graph returned something that is no number, and the bundle has no priors.
+        """
+        started = time.perf_counter()
+        rows = rows_from_query(self.bundle.fitted, query, stored)
+        return self._score(rows, started, without_history)
+
+    def score_rows(self, rows: Rows, *, without_history: bool = False) -> Scored:
+        """Score U users with C candidates each; see ``score``."""
+        return self._score(rows, time.perf_counter(), without_history)
+
+    def _score(self, rows: Rows, started: float, without_history: bool) -> Scored:
+        encoded = self._encoder.encode(rows)
+        inputs = encoded.take(None)
+        encoded_at = time.perf_counter()
+        logits = self._engine.run(inputs).astype(np.float64)
+        ran_at = time.perf_counter()
+        finite = bool(np.isfinite(logits).all())
+        if not finite:
+            logits = self._with_priors(logits)
+        probabilities = self.manifest.correction.probabilities(logits, self.tasks, without_history=without_history)
+        if {"ctr", "cvr"} <= probabilities.keys():
+            # Taken of the corrected factors: correcting the product would correct twice.
+            probabilities.setdefault("ctcvr", np.clip(probabilities["ctr"] * probabilities["cvr"], LOWEST, HIGHEST))
+        seconds: dict[Stage, float] = {
+            "encode": encoded_at - started,
+            "engine": ran_at - encoded_at,
+            "correct": time.perf_counter() - ran_at,
+        }
+        return Scored(logits, probabilities, encoded.lengths, encoded.unseen, encoded.missing, not finite, seconds)
+
+    def _with_priors(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put a task's base rate where the graph returned no number; the correction then shifts it like any logit."""
+        mended = logits.copy()
+        for column, task in enumerate(self.tasks):
+            broken = ~np.isfinite(mended[..., column])
+            correction = self.manifest.correction.tasks.get(task)
+            if not broken.any():
+                continue
+            if correction is None or correction.train_prior is None:
+                raise EngineError("the graph returned a logit that is not finite, and the bundle has no base rate")
+            mended[..., column][broken] = logit(correction.train_prior)
+        return mended
+
+    @cached_property
+    def feature_names(self) -> frozenset[str]:
+        """Names that a request may give."""
+        return frozenset(feature.name for feature in self.bundle.fitted.schema.feature)
+
+    def inputs_of(self, query: ScoreQuery) -> Mapping[str, NDArray[Any]]:
+        """The graph's inputs for a request without stored data; for benchmarks that call the graph alone."""
+        return self._encoder.encode(rows_from_query(self.bundle.fitted, query, None)).take(None)
+
+    def check_golden(self) -> None:
+        """Reproduce the logits that training computed.
+
+        Raises:
+            BundleRefused: There are none, or one differs by more than ``GOLDEN_TOLERANCE``.
+        """
+        if not self.bundle.golden:
+            raise BundleRefused("golden_missing", "golden.npz holds no requests to check the graph with")
+        for number, row in enumerate(self.bundle.golden):
+            got = self.score(row.query, None).logits[0]
+            if got.shape != row.logits.shape:
+                raise BundleRefused(
+                    "golden_differs", f"golden row {number}: logits have another shape than in training"
+                )
+            difference = float(np.max(np.abs(got - row.logits)))
+            if not difference <= GOLDEN_TOLERANCE:
+                raise BundleRefused(
+                    "golden_differs",
+                    f"golden row {number}: a logit differs by {difference:.2g}, allowed is {GOLDEN_TOLERANCE:g}",
+                )
+
+    def warm_up(self, runs: int) -> None:
+        """Score golden requests, so that the first real one finds memory and kernels ready."""
+        for number in range(runs):
+            self.score(self.bundle.golden[number % len(self.bundle.golden)].query, None)
+
+    def close(self) -> None:
+        """Give the graph back."""
+        self._engine.close()
+
+
+def load_version(
+    path: Path,
+    engine: EngineName = "onnx",
+    *,
+    threads: int = 1,
+    inter_threads: int = 1,
+    limits: Limits | None = None,
+    expected: tuple[str, str] | None = None,
+) -> ServedVersion:
+    """Open a bundle, load its graph and reproduce its golden rows: after this it may take traffic.
+
+    The order matters: nothing of a graph is parsed before every digest was checked.
+
+    Args:
+        path: The bundle's folder.
+        engine: Which of its graphs to run.
+        threads: Threads inside one run.
+        inter_threads: Graph nodes run side by side.
+        limits: What the bundle may weigh.
+        expected: Name and version that the manifest must have; None: whatever it says.
+
+    Raises:
+        BundleRefused: The bundle breaks a rule, its graph does not load or does not give training's logits.
+    """
+    bundle = open_bundle(path, limits)
+    if expected is not None and (bundle.manifest.name, bundle.manifest.version) != expected:
+        raise BundleRefused("name_differs", "the manifest names another model or version than its folder")
+    if bundle.manifest.kind != "ctr":
+        raise BundleRefused("kind_unsupported", f"bundles of kind {bundle.manifest.kind} are not served yet")
+    try:
+        version = ServedVersion(bundle, _open_engine(bundle, engine, threads, inter_threads))
+        version.check_golden()
+    except EngineError as error:
+        raise BundleRefused("graph", str(error)) from error
+    except FeatureError as error:
+        raise BundleRefused("golden_damaged", f"a golden request does not fit the bundle's schema: {error}") from error
+    return version
+
+
+def _open_engine(bundle: Bundle, engine: EngineName, threads: int, inter_threads: int) -> Engine:
+    graph = bundle.graph_bytes(engine)
+    declared = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
+    if engine == "torchscript":
+        # Imported here: only this setting may bring torch into the process.
+        from service.engines.torchscript import TorchScriptEngine
+
+        return TorchScriptEngine(graph, declared, threads)
+    from service.engines.onnx import OnnxEngine
+
+    opened = OnnxEngine(graph, threads, inter_threads)
+    if not opened.inputs.items() <= declared.items():
+        raise BundleRefused("signature", "the graph's inputs are not those of the manifest")
+    return opened

@@ -1,0 +1,1 @@
+"""One file an engine; ``base`` says what they have in common."""
