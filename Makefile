@@ -33,13 +33,13 @@ serve: $(STAMP) ## serve what `make demo` made on 127.0.0.1:8000
 	$(BIN)/ctrlift serve --config $(DEMO)/service.toml
 
 test: $(STAMP) ## run the whole test suite
-	$(THREADS) $(BIN)/python -m pytest -n $(JOBS)
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 check: $(STAMP) ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(THREADS) $(BIN)/python -m pytest -n $(JOBS)
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 bench: $(STAMP) ## run every benchmark and print its numbers
 	$(BIN)/python -m benchmarks
