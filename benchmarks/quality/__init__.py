@@ -1,0 +1,1 @@
+"""How good the trained networks are on real rows."""

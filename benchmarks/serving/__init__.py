@@ -1,0 +1,1 @@
+"""Drills and timings of the running service."""
