@@ -13,7 +13,9 @@ from typing import Final
 
 # Module (under benchmarks.) to what it measures.
 BENCHMARKS: Final[dict[str, str]] = {
-    "graph.dien_latency": "the exported DIEN against the history-repeated graph, one core",
+    "graph.users_by_candidates": "the exported DIEN against the history-repeated graph, one core",
+    "parity.graphs": "logits of eager, TorchScript and ONNX on trained weights",
+    "parity.replay": "test rows posted to the running service against the offline logits",
     "serving.score_latency": "POST /score over loopback",
     "serving.outage": "requests while the store is stopped, slowed and started again",
     "training.throughput": "training rows a second beside deepctr-torch",

@@ -92,7 +92,7 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         "bundle/histories.py",
         "keep &= value >= where.min_value",
         "keep &= value > where.min_value",
-        ("tests/bundle/test_behaviours.py", "tests/bundle/test_encode_values.py"),
+        ("tests/bundle/test_encode_values.py::test_history_numbers",),
     ),
     # corrections
     Breakage(
@@ -201,6 +201,92 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         "below = np.cumsum(negatives, axis=-1) - 0.5 * negatives",
         "below = np.cumsum(negatives, axis=-1) - 0.0 * negatives",
         ("tests/training/test_metrics.py::test_auc_counts_ties_half",),
+    ),
+    # networks
+    Breakage(
+        "the softmax sees padding",
+        "models/layers/masks.py",
+        "    real = mask if mask.dtype == torch.bool else mask >= 1",
+        "    real = torch.ones_like(mask, dtype=torch.bool)",
+        ("tests/models/test_basic_layers.py::test_masked_softmax_is_a_distribution_over_real_steps",),
+    ),
+    Breakage(
+        "update and reset gates are swapped",
+        "models/layers/attention_gru.py",
+        "            squashed[:, :width],\n            squashed[:, split - width :],\n",
+        "            squashed[:, split - width :],\n            squashed[:, :width],\n",
+        ("tests/models/test_recurrent.py::test_attention_gru_equals_a_loop_in_numpy",),
+    ),
+    Breakage(
+        "the reset gate is dropped",
+        "models/layers/attention_gru.py",
+        "torch.addcmul(shared_n, r, from_h, out=n).tanh_()",
+        "torch.add(shared_n, from_h, out=n).tanh_()",
+        ("tests/models/test_recurrent.py::test_attention_gru_equals_a_loop_in_numpy",),
+    ),
+    Breakage(
+        "the scripted loop forgets the reset gate",
+        "models/layers/attention_gru.py",
+        "squashed[split - width :] * recurrent_n",
+        "recurrent_n",
+        ("tests/models/test_recurrent.py::test_dynamic_static_and_scripted_runs_agree",),
+    ),
+    Breakage(
+        "the auxiliary loss is not shifted by one step",
+        "models/layers/auxiliary_loss.py",
+        "clicked = click_seq.reshape(-1, self.input_size).index_select(0, before + 1)",
+        "clicked = click_seq.reshape(-1, self.input_size).index_select(0, before)",
+        ("tests/models/test_attention.py::test_auxiliary_loss_of_three_steps_by_hand",),
+    ),
+    Breakage(
+        "a user's history is paired with another user's candidates",
+        "models/layers/target_attention.py",
+        "torch.matmul(queries.unsqueeze(2) * keys.unsqueeze(1), of_product)",
+        "torch.matmul(queries.unsqueeze(2) * keys.flip(0).unsqueeze(1), of_product)",
+        ("tests/models/test_attention.py::test_many_targets_equal_tiled_rows",),
+    ),
+    # the service
+    Breakage(
+        "golden requests are not compared",
+        "service/core/version.py",
+        "if not difference <= GOLDEN_TOLERANCE:",
+        "if False:",
+        ("tests/service/test_registry.py::test_a_graph_that_gives_other_logits_than_in_training_is_refused",),
+    ),
+    Breakage(
+        "scores come back in reversed order",
+        "service/api/scoring.py",
+        "values[0].tolist() for task, values in scored.probabilities.items()",
+        "values[0][::-1].tolist() for task, values in scored.probabilities.items()",
+        ("tests/service/test_score.py::test_a_request_gets_the_scores_of_the_core",),
+    ),
+    Breakage(
+        "the request's time is ignored",
+        "service/api/scoring.py",
+        "ts=time.time() if asked.ts is None else asked.ts,",
+        "ts=time.time(),",
+        ("tests/service/test_score.py::test_behaviours_at_or_after_the_time_of_the_request_are_ignored",),
+    ),
+    Breakage(
+        "a lost history is not said",
+        "service/behaviours/histories.py",
+        'return History("empty", None, (NO_HISTORY,), lost=True)',
+        'return History("empty", None, (), lost=True)',
+        ("tests/service/test_histories.py::test_the_rungs_in_order",),
+    ),
+    Breakage(
+        "a lost history is corrected like an empty one",
+        "service/behaviours/histories.py",
+        'return History("empty", None, (NO_HISTORY,), lost=True)',
+        'return History("empty", None, (NO_HISTORY,), lost=False)',
+        ("tests/service/test_histories.py::test_the_rungs_in_order",),
+    ),
+    Breakage(
+        "an equal event is stored twice",
+        "service/behaviours/redis.py",
+        "if record(old, k) == row then found = true break end",
+        "if false then found = true break end",
+        ("tests/service/test_stores.py::test_the_script_appends_as_the_reference_does",),
     ),
     # the command line
     Breakage(

@@ -118,7 +118,7 @@ class AttentionGRU(torch.autograd.Function):
             grad_attention = (moved.mul_(squashed[:, :width]) if blocks == 3 else moved).sum(1)
         # The n block enters the gates outside the reset product.
         torch.mul(arriving, through_n, out=on_products[:, -1])
-        grad_gates = on_products.view(steps, blocks * width, users, candidates).sum(-1)
+        grad_gates = by_row if candidates == 1 else by_row.view(steps, blocks * width, users, candidates).sum(-1)
         return grad_gates, grad_weight, grad_bias, grad_attention, carried
 
 
@@ -200,4 +200,6 @@ def run_to_end(gates: Tensor, weight_hh: Tensor, bias_n: Tensor, attention: Tens
 
 def input_half(sequence: Tensor, weight_ih: Tensor, bias: Tensor) -> Tensor:
     """Gates (T, G*H, U) of all steps in one batched product: sequence (U, T, D), weight_ih (G*H, D), bias (G*H,)."""
-    return torch.matmul(weight_ih, sequence.permute(1, 2, 0)) + bias.unsqueeze(-1)
+    # Not matmul, which would multiply in another order and return a transposed view.
+    weights = weight_ih.unsqueeze(0).expand(sequence.size(1), -1, -1)
+    return torch.baddbmm(bias.view(1, -1, 1), weights, sequence.permute(1, 2, 0))

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cli.demo import CONFIG
 from cli.service_process import ServiceProcess
 from service.behaviours.processes import is_alive
 from tests.service import tiny_bundle
@@ -52,7 +54,10 @@ def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
 
 
 def demo_command(folder: Path, data: Path) -> list[str]:
+    """The demo on all ratings, but one pass over histories of ten steps."""
     changes = ["train.epochs=1", "train.batch_size=1024", f"data.path={json.dumps(str(data))}"]
+    features = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["feature"]
+    changes += [f"feature.{feature['name']}.max_len=10" for feature in features if feature["kind"] == "sequence"]
     options = [word for change in changes for word in ("--set", change)]
     return [sys.executable, "-m", "cli.main", "demo", "--folder", str(folder), *options]
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from models.inputs import INPUT_NAMES
-from tests.tiny import tiny_config
+from tests.tiny import ITEMS, tiny_config, tiny_mapping
 from training.batches import MEGA_BATCH, Batches, epoch_order
+from training.config import TrainingConfig
 from training.preparation import Prepared, open_run, prepare
 
 LENGTHS = np.random.default_rng(0).integers(0, 50, size=1_037)
@@ -124,3 +125,16 @@ def test_a_negative_is_never_an_item_of_the_row_s_past(prepared: Prepared) -> No
     assert checked > 1_000
     assert drawn.max() < fitted.tables()["item"]
     assert not (drawn == 1).any()
+
+
+def test_items_that_the_vocabulary_does_not_know_are_never_drawn(tiny_data: Path, tmp_path: Path) -> None:
+    mapping = tiny_mapping(tiny_data, "dien")
+    item = next(feature for feature in mapping["feature"] if feature["name"] == "item_id")
+    item["encoder"] = {"type": "vocab", "min_count": 45}
+    config = TrainingConfig.from_mapping(mapping)
+    prepared = prepare(config, open_run(config, tmp_path, False, None))
+    known = prepared.fitted.tables()["item"] - 2
+    assert 0 < known < ITEMS
+    sampler = prepared.batches.sampler
+    assert sampler is not None
+    assert len(sampler.population) == known

@@ -14,7 +14,7 @@ from training.batches import Targets
 from training.config import SamplingSection
 from training.encoded import encode_part, population_weights, predict_logits
 from training.errors import RunError
-from training.evaluate import evaluate, open_trained
+from training.evaluate import Evaluation, evaluate, open_trained
 from training.metrics import auc, logloss
 from training.run import RunFolder
 
@@ -26,8 +26,12 @@ def run(tiny_dien_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_an_evaluation_is_what_the_rows_say(run: Path) -> None:
-    found = evaluate(run, "test", bootstrap=50)
+@pytest.fixture(scope="module")
+def found(run: Path) -> Evaluation:
+    return evaluate(run, "test", bootstrap=100)
+
+
+def test_an_evaluation_is_what_the_rows_say(run: Path, found: Evaluation) -> None:
     opened = open_trained(run)
     part = opened.dataset.part("test")
     encoded = encode_part(opened.encoder, part, ("ctr",), {"ctr": 1.0})
@@ -42,30 +46,28 @@ def test_an_evaluation_is_what_the_rows_say(run: Path) -> None:
     assert sum(bin_["weight"] for bin_ in task.curve_calibrated) == len(part)
 
 
-def test_every_metric_has_an_interval_around_it(run: Path) -> None:
-    found = evaluate(run, "test", bootstrap=100).tasks["ctr"]
-    for metrics in (found.calibrated, found.raw, found.without_history):
+def test_every_metric_has_an_interval_around_it(found: Evaluation) -> None:
+    task = found.tasks["ctr"]
+    for metrics in (task.calibrated, task.raw, task.without_history):
         assert set(metrics) == {"auc", "gauc", "logloss", "pcoc", "ece"}
         for name in ("auc", "logloss", "pcoc"):
             interval = metrics[name]
             assert interval["low"] < interval["value"] < interval["high"]  # type: ignore[operator]
 
 
-def test_a_lost_history_is_measured_as_the_service_would_answer_it(run: Path) -> None:
-    found = evaluate(run, "test", bootstrap=20).tasks["ctr"]
+def test_a_lost_history_is_measured_as_the_service_would_answer_it(run: Path, found: Evaluation) -> None:
     opened = open_trained(run)
     lost = opened.dataset.part("test").without_history()
     encoded = encode_part(opened.encoder, lost, ("ctr",), {"ctr": 1.0})
     assert not encoded.rows.take()["behaviour_mask"].any()
     logits = predict_logits(opened.network, encoded)
     served = opened.correction.probabilities(logits, ("ctr",), without_history=True)["ctr"]
-    assert found.without_history["logloss"]["value"] == pytest.approx(logloss(lost.labels["ctr"], served))
+    assert found.tasks["ctr"].without_history["logloss"]["value"] == pytest.approx(logloss(lost.labels["ctr"], served))
     own = opened.correction.tasks["ctr"]
     assert own.calibrator_without_history != own.calibrator
 
 
-def test_references_stand_beside_the_network_with_a_paired_difference(run: Path) -> None:
-    found = evaluate(run, "test", bootstrap=50)
+def test_references_stand_beside_the_network_with_a_paired_difference(found: Evaluation) -> None:
     names = [reference.name for reference in found.references]
     assert any("item rate" in name for name in names)
     assert any("logistic" in name for name in names)
@@ -77,11 +79,10 @@ def test_references_stand_beside_the_network_with_a_paired_difference(run: Path)
         assert gain == pytest.approx(own - other)
 
 
-def test_the_result_is_kept_as_plain_json(run: Path) -> None:
-    found = evaluate(run, "valid", bootstrap=20)
-    kept = json.loads((run / "evaluation-valid.json").read_text())
+def test_the_result_is_kept_as_plain_json(run: Path, found: Evaluation) -> None:
+    kept = json.loads((run / "evaluation-test.json").read_text())
     assert kept == json.loads(json.dumps(found.to_dict()))
-    assert kept["split"] == "valid"
+    assert kept["split"] == "test"
 
 
 def test_logits_do_not_depend_on_how_rows_are_batched(run: Path) -> None:

@@ -176,10 +176,9 @@ def shuffled(dataset: Dataset, split: int, seed: int) -> Dataset:
 
 
 def test_references_do_not_look_at_the_labels_they_are_measured_on(shop: Dataset) -> None:
-    for split in (1, 2):
-        other = shuffled(shop, split, seed=0)
-        for before, after in zip(references(shop), references(other), strict=True):
-            assert np.array_equal(before.scores, after.scores), before.name
+    other = shuffled(shuffled(shop, 1, seed=0), 2, seed=0)
+    for before, after in zip(references(shop), references(other), strict=True):
+        assert np.array_equal(before.scores, after.scores), before.name
 
 
 def test_a_row_s_own_label_is_not_in_its_statistics(shop: Dataset) -> None:
@@ -198,7 +197,7 @@ def test_a_row_s_own_label_is_not_in_its_statistics(shop: Dataset) -> None:
 def test_shuffled_training_labels_predict_nothing(films: Dataset) -> None:
     truth = films.part("test").labels["ctr"]
     found: dict[str, list[float]] = {}
-    for seed in range(3):
+    for seed in range(2):
         for reference in references(shuffled(films, 0, seed), names=(ITEM_RATE, BOOSTING)):
             found.setdefault(reference.name, []).append(auc(truth, reference.scores))
     # A linear model of a few columns points in a random direction here, which is not random as a ranking; the item

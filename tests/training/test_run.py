@@ -21,7 +21,7 @@ from training.checkpoint import (
 )
 from training.errors import RunError
 from training.preparation import first_difference
-from training.run import RunFolder, RunIndex, finite
+from training.run import RunFolder, RunIndex, finite, write_bytes
 
 
 def index() -> RunIndex:
@@ -149,6 +149,16 @@ def test_every_truncation_of_a_checkpoint_is_one_sentence(tmp_path: Path) -> Non
             read_state(file)
     with pytest.raises(RunError, match="does not exist"):
         read_state(tmp_path / "absent.pt")
+
+
+def test_a_file_is_exchanged_by_a_rename_and_never_written_in_place(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    write_bytes(file, b"old")
+    with file.open("rb") as reader:
+        write_bytes(file, b"new")
+        assert reader.read() == b"old"
+    assert file.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def load_torchscript(source: Path | bytes) -> Callable[..., torch.Tensor]:
         source: the file, or its content where it has been verified already.
     """
     with silenced():
-        graph: Callable[..., torch.Tensor] = torch.jit.load(
+        graph: Callable[..., torch.Tensor] = torch.jit.load(  # type: ignore[no-untyped-call]
             io.BytesIO(source) if isinstance(source, bytes) else str(source), map_location="cpu"
         ).eval()
     return graph

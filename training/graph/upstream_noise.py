@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 _DEPRECATIONS = (
     r"`torch\.jit\..*` is deprecated",
-    r"# The axis name: . will not be used, since it shares the same shape constraints",
+    r"# The axis name: .* will not be used, since it shares the same shape constraints",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 # The first lists torchvision operators that are not installed, the second splits that are not folded.

@@ -1,0 +1,1 @@
+"""Whether every way to a score gives the same score."""
