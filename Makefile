@@ -30,6 +30,7 @@ demo: $(STAMP) ## train on MovieLens-100k, export, serve, score real users (minu
 	$(BIN)/ctrlift demo --folder $(DEMO)
 
 serve: $(STAMP) ## serve what `make demo` made on 127.0.0.1:8000
+	@test -f $(DEMO)/service.toml || { echo "nothing to serve yet: run make demo first"; exit 2; }
 	$(BIN)/ctrlift serve --config $(DEMO)/service.toml
 
 test: $(STAMP) ## run the whole test suite

@@ -1,34 +1,62 @@
-"""`make bench`: every benchmark, one after the other, each in a process of its own.
+"""`make bench`: the benchmarks, one after the other, each in a process of its own.
 
 Each prints its numbers and writes them with machine, versions, date and command into docs/benchmarks/.
-`python -m benchmarks --list` names them, `python -m benchmarks NAME...` runs some.
+`python -m benchmarks --list` names them, `python -m benchmarks NAME...` runs some. What a benchmark needs beside this
+tree stands in the table; where it is absent the benchmark is left out and named.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-# Module (under benchmarks.) to what it measures.
-BENCHMARKS: Final[dict[str, str]] = {
-    "graph.users_by_candidates": "the exported DIEN against the history-repeated graph, one core",
-    "parity.graphs": "logits of eager, TorchScript and ONNX on trained weights",
-    "parity.replay": "test rows posted to the running service against the offline logits",
-    "serving.score_latency": "POST /score over loopback",
-    "serving.outage": "requests while the store is stopped, slowed and started again",
-    "training.throughput": "training rows a second beside deepctr-torch",
-    "quality.movielens": "AUC, logloss and calibration on MovieLens-100k, three seeds",
-    "quality.down_sampling": "calibration with and without undoing negative sampling",
+PEER_PYTHON: Final = "CTRLIFT_PEER_PYTHON"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured, and what has to be there first: a file of the demo, or another library's interpreter."""
+
+    measures: str
+    demo_file: str | None = None
+    peer: bool = False
+
+    def missing(self) -> str | None:
+        """What has to be done before it can run, or None."""
+        if self.demo_file is not None and not Path(self.demo_file).exists():
+            return "run `make demo` first"
+        if self.peer and PEER_PYTHON not in os.environ:
+            return f"set {PEER_PYTHON} to an interpreter that has deepctr-torch (see benchmarks/training/throughput.py)"
+        return None
+
+    def arguments(self) -> list[str]:
+        """Arguments that only this machine knows."""
+        return ["--peer-python", os.environ[PEER_PYTHON]] if self.peer else []
+
+
+# Module (under benchmarks.) to what it is.
+BENCHMARKS: Final[dict[str, Benchmark]] = {
+    "graph.users_by_candidates": Benchmark("the exported DIEN against the history-repeated graph, one core"),
+    "serving.score_latency": Benchmark("POST /score over loopback"),
+    "serving.outage": Benchmark("requests while the store is stopped, slowed and started again"),
+    "parity.graphs": Benchmark("logits of eager, TorchScript and ONNX on trained weights", "demo/run/run.json"),
+    "parity.replay": Benchmark("test rows posted to the service against the offline logits", "demo/run/run.json"),
+    "training.throughput": Benchmark("training rows a second beside deepctr-torch", peer=True),
+    "quality.movielens": Benchmark("AUC, logloss and calibration on MovieLens-100k, three seeds"),
+    "quality.down_sampling": Benchmark("calibration with and without undoing negative sampling"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the named benchmarks, or all; the exit code is 1 if one failed."""
+    """Run the named benchmarks, or all that can run here; the exit code is 1 if one failed."""
     if "--list" in arguments:
-        for name, measures in BENCHMARKS.items():
-            print(f"{name:26} {measures}")
+        for name, benchmark in BENCHMARKS.items():
+            print(f"{name:26} {benchmark.measures}")
         return 0
     unknown = [name for name in arguments if name not in BENCHMARKS]
     if unknown:
@@ -36,8 +64,13 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     failed = []
     for name in arguments or BENCHMARKS:
-        print(f"== {name}: {BENCHMARKS[name]}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+        benchmark = BENCHMARKS[name]
+        print(f"== {name}: {benchmark.measures}", flush=True)
+        if missing := benchmark.missing():
+            print(f"left out: {missing}", flush=True)
+            continue
+        command = [sys.executable, "-m", f"benchmarks.{name}", *benchmark.arguments()]
+        if subprocess.run(command, check=False).returncode:
             failed.append(name)
     if failed:
         print(f"{len(failed)} benchmarks failed: {', '.join(failed)}", file=sys.stderr)

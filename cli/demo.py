@@ -14,7 +14,7 @@ import typer
 
 from cli.evaluate import tables
 from cli.exits import CheckFailed, InputProblem
-from cli.output import print_table, say
+from cli.output import print_table, remarks, say
 from cli.service_process import ServiceProcess
 
 if TYPE_CHECKING:
@@ -114,14 +114,17 @@ def _train(config: TrainingConfig, source: Path, places: DemoFolder) -> None:
 def _evaluate(places: DemoFolder) -> None:
     from training.evaluate import evaluate
 
-    for title, headers, rows in tables(evaluate(places.run).to_dict()):
+    with remarks().status("scoring them, and the references beside"):
+        document = evaluate(places.run).to_dict()
+    for title, headers, rows in tables(document):
         print_table(title, headers, rows)
 
 
 def _export(places: DemoFolder) -> None:
     from training.export import export_run
 
-    path = export_run(places.run, places.bundles, ("onnx", "torchscript"))
+    with remarks().status("exporting, and comparing every graph with the network"):
+        path = export_run(places.run, places.bundles, ("onnx", "torchscript"))
     sizes = sorted((file.name, f"{file.stat().st_size / 1024:,.0f} KiB") for file in path.iterdir())
     print_table(f"{path.parent.name} {path.name}", ["file", "size"], sizes)
 

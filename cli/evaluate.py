@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import AsJson, print_json, print_table
+from cli.output import AsJson, print_json, print_table, remarks
 
 
 class Part(StrEnum):
@@ -28,7 +28,8 @@ def evaluate(
     """Score held-out rows of the run's data, beside item rate and logistic regression on the same rows."""
     from training.evaluate import evaluate as evaluate_run
 
-    document = evaluate_run(run, part.value, bootstrap=bootstrap).to_dict()
+    with remarks().status(f"scoring the {part.value} rows and the references"):
+        document = evaluate_run(run, part.value, bootstrap=bootstrap).to_dict()
     if as_json:
         print_json(document)
         return

@@ -89,6 +89,11 @@ class Ours:
         full = [rows for rows in order if len(rows) == batch_size][: max(1, ROWS_A_ROUND // batch_size)]
         return cls(job, [job.data.batches.build(rows, 0, number) for number, rows in enumerate(full)])
 
+    @property
+    def rows(self) -> int:
+        """Rows of one round."""
+        return sum(len(batch) for batch in self.batches)
+
     def round(self) -> dict[str, float]:
         """Train one pass over the batches."""
         losses = 0.0
@@ -176,43 +181,44 @@ def main() -> None:
     found: dict[str, Any] = {}
     data = options.data or Path(os.environ.get("CTRLIFT_TEST_DATA", "../shared/data")) / "ctr" / "ml-100k"
     with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        fixed = Ours.build(OUR_BATCH, data, Path(folder))
         for batch_size in PEER_BATCHES:
-            torch.manual_seed(0)
-            ours = Ours.build(batch_size, data, Path(folder))
-            sizes = ours.for_peer(Path(folder) / f"{batch_size}.npz")
-            rows = sum(len(batch) for batch in ours.batches)
-            peer = Peer(options.peer_python)
-            peer.ask({"batches": f"{folder}/{batch_size}.npz", "sizes": sizes, "width": WIDTH, "history": HISTORY})
-            mine, theirs = [ours.round()], [peer.ask({"round": True})]  # warm-up, and the first losses
-            for _ in range(options.rounds):
-                mine.append(ours.round())
-                theirs.append(peer.ask({"round": True}))
-            peer.close()
-            found[str(batch_size)] = {
-                "rows_a_round": rows,
-                "ctrlift": rates(mine[1:], rows) | {"mean_loss_first": mine[0]["loss"] / rows},
-                "deepctr-torch": rates(theirs[1:], rows) | {"mean_loss_first": theirs[0]["loss"] / rows},
-            }
+            found[str(batch_size)] = compare(fixed, batch_size, data, Path(folder), options.peer_python, options.rounds)
             show(batch_size, found[str(batch_size)])
-    ours_256 = found[str(OUR_BATCH)]["ctrlift"]
     best = max(found, key=lambda size: found[size]["deepctr-torch"]["rows_per_cpu_s"])
-    summary = {
-        "same_batch_ratio_wall": ours_256["rows_per_s"] / found[str(OUR_BATCH)]["deepctr-torch"]["rows_per_s"],
-        "same_batch_ratio_cpu": ours_256["rows_per_cpu_s"] / found[str(OUR_BATCH)]["deepctr-torch"]["rows_per_cpu_s"],
-        "peer_best_batch": int(best),
-        "ratio_to_peer_best_wall": ours_256["rows_per_s"] / found[best]["deepctr-torch"]["rows_per_s"],
-        "ratio_to_peer_best_cpu": ours_256["rows_per_cpu_s"] / found[best]["deepctr-torch"]["rows_per_cpu_s"],
-    }
+    summary: dict[str, Any] = {"peer_best_batch": int(best)}
+    for name, size in (("same_batch", str(OUR_BATCH)), ("to_peer_best", best)):
+        ours, theirs = found[size][f"ctrlift at {OUR_BATCH}"], found[size]["deepctr-torch"]
+        summary[f"ratio_{name}_wall"] = ours["rows_per_s"] / theirs["rows_per_s"]
+        summary[f"ratio_{name}_cpu"] = ours["rows_per_cpu_s"] / theirs["rows_per_cpu_s"]
     for name, value in summary.items():
         print(f"{name}: {value:.2f}" if isinstance(value, float) else f"{name}: {value}")
     print(write_record("training-throughput", {"rounds": options.rounds, "batches": found, **summary}))
 
 
+def compare(fixed: Ours, batch_size: int, data: Path, folder: Path, python: str, rounds: int) -> dict[str, Any]:
+    """Rounds of the peer at a batch size, of this project at the same one and at ``OUR_BATCH``, in turn."""
+    torch.manual_seed(0)
+    ours = fixed if batch_size == OUR_BATCH else Ours.build(batch_size, data, folder)
+    sizes = ours.for_peer(folder / f"{batch_size}.npz")
+    peer = Peer(python)
+    peer.ask({"batches": f"{folder}/{batch_size}.npz", "sizes": sizes, "width": WIDTH, "history": HISTORY})
+    series: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds + 1):  # the first one warms up
+        series.setdefault(f"ctrlift at {OUR_BATCH}", []).append(fixed.round())
+        series.setdefault("deepctr-torch", []).append(peer.ask({"round": True}))
+        if ours is not fixed:
+            series.setdefault("ctrlift", []).append(ours.round())
+    peer.close()
+    rows = {"deepctr-torch": ours.rows, "ctrlift": ours.rows, f"ctrlift at {OUR_BATCH}": fixed.rows}
+    return {name: rates(done[1:], rows[name]) for name, done in series.items()}
+
+
 def show(batch_size: int, row: dict[str, Any]) -> None:
-    for side in ("ctrlift", "deepctr-torch"):
-        rate = row[side]
+    for side, rate in row.items():
         print(
-            f"batch {batch_size:>5}  {side:<14} {rate['rows_per_s']:>8,.0f} rows/s "
+            f"batch {batch_size:>5}  {side:<15} {rate['rows_per_s']:>8,.0f} rows/s "
             f"{rate['rows_per_cpu_s']:>8,.0f} rows/CPU s  "
             f"loss {rate['mean_loss_first']:.3f} -> {rate['mean_loss_last']:.3f}",
             flush=True,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.advanced_activations import Activation
+from models.layers.discrimination import SigmoidDiscrimination
 from models.layers.logits import log_sigmoid
 from models.layers.masks import step_mask
 from models.layers.mlp import MLP
@@ -49,6 +50,7 @@ class AuxiliaryLoss(nn.Module):
             activations=[*([activation] * len(hidden_layers)), None],
             use_weight_norm=False,
         )
+        self.pieces = isinstance(activation, str) and activation.lower() == "sigmoid" and len(hidden_layers) > 0
 
     def forward(self, states: Tensor, click_seq: Tensor, noclick_seq: Tensor, mask: Tensor | None) -> Tensor:
         """The loss."""
@@ -66,8 +68,21 @@ class AuxiliaryLoss(nn.Module):
         state = states.reshape(-1, self.state_size).index_select(0, before)
         clicked = click_seq.reshape(-1, self.input_size).index_select(0, before + 1)
         not_clicked = noclick_seq.reshape(-1, self.input_size).index_select(0, before + 1)
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._plain(state, clicked, not_clicked)
+        if self.pieces:
+            return self._in_pieces(state, clicked, not_clicked)
+        return self._plain(state, clicked, not_clicked)
+
+    def _plain(self, state: Tensor, clicked: Tensor, not_clicked: Tensor) -> Tensor:
         z = self.net(torch.cat([torch.cat([state, clicked], 1), torch.cat([state, not_clicked], 1)])).squeeze(-1)
         count = state.size(0)
         # An empty sum keeps the graph connected: the loss is 0 and so is its gradient.
         terms = -(log_sigmoid(z[:count]).sum() + log_sigmoid(-z[count:]).sum())
         return terms / max(2 * count, 1)
+
+    @torch.jit.unused
+    def _in_pieces(self, state: Tensor, clicked: Tensor, not_clicked: Tensor) -> Tensor:
+        layers = [part for dense in self.net.dense for part in dense.affine()]  # type: ignore[operator]
+        loss: Tensor = SigmoidDiscrimination.apply(state, clicked, not_clicked, *layers)  # type: ignore[no-untyped-call]
+        return loss

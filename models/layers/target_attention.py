@@ -79,10 +79,9 @@ def chosen_pairs_affine(kernel: Tensor, bias: Tensor, queries: Tensor, keys: Ten
     flat_queries, flat_keys = queries.flatten(0, 1), keys.flatten(0, 1)
     chosen_queries = flat_queries.index_select(0, query_rows)
     chosen_keys = flat_keys.index_select(0, key_rows)
-    from_pairs = torch.matmul(chosen_queries * chosen_keys, of_product)
-    from_keys = torch.matmul(chosen_keys, of_key - of_difference)
-    from_queries = torch.matmul(flat_queries, of_query + of_difference) + bias
-    return from_pairs + from_keys + from_queries.index_select(0, query_rows)
+    from_queries = torch.addmm(bias, flat_queries, of_query + of_difference).index_select(0, query_rows)
+    with_keys = torch.addmm(from_queries, chosen_keys, of_key - of_difference)
+    return torch.addmm(with_keys, chosen_queries * chosen_keys, of_product)
 
 
 def _check(queries: Tensor, keys: Tensor, width: int) -> None:

@@ -196,6 +196,21 @@ def test_health_urls_are_routes_of_the_service() -> None:
     assert "/readyz" in paths
 
 
+def test_an_empty_model_store_says_how_to_fill_it(tmp_path: Path) -> None:
+    """What the compose file starts with: ./bundles as it is in a fresh clone."""
+    from starlette.testclient import TestClient
+
+    from service.app import create_app
+
+    assert [path.name for path in (ROOT / "bundles").iterdir() if not path.name.startswith(".")] == []
+    settings = load_settings(None, {"models": {"dir": tmp_path}, "store": {"url": "memory://"}})
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert "ctrlift export" in ready.text
+
+
 def test_proxy_forwards_to_the_service_with_the_services_limits(compose: dict[str, Any]) -> None:
     proxy = compose["services"]["proxy"]
     for mount in proxy["volumes"]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -86,3 +90,39 @@ def test_commands_import_the_other_rooms_inside_their_functions() -> None:
 def test_packages_are_exactly_the_rooms() -> None:
     found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks", "breakages"}
     assert found == set(ROOMS)
+
+
+def declared() -> dict[str, set[str]]:
+    """Distributions that pyproject names, by part; names as importlib.metadata normalises them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    parts = {"base": project["dependencies"], **project["optional-dependencies"]}
+    return {part: {re.split(r"[<>=;\[ ]", line)[0].lower() for line in lines} for part, lines in parts.items()}
+
+
+@cache
+def known_distributions() -> dict[str, set[str]]:
+    """Which distributions bring each importable name."""
+    found = packages_distributions()
+    return {name: {each.lower().replace("_", "-") for each in distributions} for name, distributions in found.items()}
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "tests"])
+def test_every_library_that_a_room_imports_is_declared_for_it(room: str) -> None:
+    """A library that only comes along with another one is gone the day that one stops needing it."""
+    parts = declared()
+    allowed = set(parts["base"])
+    if room in {"models", "training", "cli", "tests"}:
+        allowed |= parts["train"]
+    if room == "service":
+        allowed |= parts["torchscript"]
+    if room == "tests":
+        allowed |= parts["dev"]
+    distributions = known_distributions()
+    ours = {*ROOMS, "tests", "benchmarks", "breakages"}
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / room).rglob("*.py")
+        for name in set(imports_of(path)) - ours - sys.stdlib_module_names
+        if not distributions.get(name, set()) & allowed
+    }
+    assert sorted(wrong) == []

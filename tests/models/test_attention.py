@@ -170,6 +170,21 @@ def test_auxiliary_loss_of_three_steps_by_hand() -> None:
     assert float(layer(states, clicked, not_clicked, mask).detach()) == pytest.approx(np.mean(terms), abs=1e-12)
 
 
+@pytest.mark.parametrize("pairs", [1, 7, 1024, 2500])
+def test_auxiliary_loss_in_pieces_equals_the_plain_one(pairs: int) -> None:
+    torch.manual_seed(0)
+    layer = AuxiliaryLoss(3, hidden_layers=(5, 4), state_size=2).double()
+    rows = [torch.randn(1, pairs + 1, width, dtype=torch.float64, requires_grad=True) for width in (2, 3, 3)]
+    leaves = [*rows, *layer.parameters()]
+    outcomes = []
+    for pieces in (True, False):
+        layer.pieces = pieces
+        loss = layer(*rows, None)
+        outcomes.append((loss.detach(), *torch.autograd.grad(3.0 * loss, leaves)))
+    for fast, plain in zip(*outcomes, strict=True):
+        torch.testing.assert_close(fast, plain)
+
+
 def test_auxiliary_loss_without_a_pair_is_zero_with_zero_gradient() -> None:
     layer = AuxiliaryLoss(2, hidden_layers=(3,))
     states = torch.randn(2, 3, 2, requires_grad=True)
@@ -192,3 +207,13 @@ def test_dmr_takes_shorter_histories_and_refuses_longer_ones() -> None:
 def test_last_hidden_unit_of_din_is_one() -> None:
     with pytest.raises(ValueError, match="hidden_units must end with 1"):
         DIN(4, [6, 2])
+
+
+def test_auxiliary_loss_scripts() -> None:
+    layer = AuxiliaryLoss(2, hidden_layers=(3,))
+    with silenced():
+        scripted = torch.jit.script(layer)
+    states, clicked, not_clicked = torch.randn(3, 3, 5, 2)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 0]]).bool()
+    inputs = (states, clicked, not_clicked, mask)
+    torch.testing.assert_close(scripted(*inputs), layer(*inputs))
