@@ -15,6 +15,7 @@ from service.metrics import CONTENT_TYPE
 router = APIRouter()
 
 _READY_STATUSES = (414, 431, 500)
+EMPTY_STORE_HINT = "The model store is empty: run `ctrlift export RUN --to MODEL_STORE`; nothing has to be restarted."
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -51,18 +52,18 @@ async def readyz(request: Request) -> Response:
     store_missing = store != "ok" and container.settings.ready.require_store
     ready = registry.ready() and not container.admission.draining and not store_missing
     degraded = store != "ok" or registry.store_problem is not None
-    return _json(
-        {
-            "status": ("degraded" if degraded else "ready") if ready else "not_ready",
-            "checks": checks,
-            "serving": {name: sorted(model.slots) for name, model in registry.view.items()},
-            "refused": [
-                {"model": failure.name, "version": failure.version, "reason": failure.reason}
-                for failure in registry.failures
-            ],
-        },
-        200 if ready else 503,
-    )
+    body: dict[str, Any] = {
+        "status": ("degraded" if degraded else "ready") if ready else "not_ready",
+        "checks": checks,
+        "serving": {name: sorted(model.slots) for name, model in registry.view.items()},
+        "refused": [
+            {"model": failure.name, "version": failure.version, "reason": failure.reason}
+            for failure in registry.failures
+        ],
+    }
+    if not registry.view and not registry.failures:
+        body["hint"] = EMPTY_STORE_HINT
+    return _json(body, 200 if ready else 503)
 
 
 @router.get(

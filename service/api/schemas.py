@@ -235,6 +235,7 @@ class ReadyReply(Reply):
     checks: dict[str, str]
     serving: dict[str, list[str]]
     refused: list[RefusedOut]
+    hint: str | None = Field(None, description="What to do, while the model store is empty.")
 
 
 class ProblemItem(Reply):

@@ -12,7 +12,7 @@ from tests.models.examples import random_inputs
 
 SIZES = [(1, 1), (1, 7), (1, 100), (3, 5)]
 STEPS = [1, 20, 50]
-LIMIT = 2e-6
+LIMIT = 5e-6  # logits vary by about one; measured 1.9e-6 at most, and other processors round otherwise
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torchscript"])

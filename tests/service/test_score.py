@@ -77,6 +77,18 @@ def test_unknown_user_item_and_category_are_scored_and_counted(published: Path) 
     assert 'ctrlift_unseen_ids_total{field="category",model="movies"} 1.0' in metrics
 
 
+def test_a_lost_store_is_scored_with_the_calibrator_for_lost_histories(models: Path) -> None:
+    nowhere = {"url": "redis://127.0.0.1:1/0"}
+    body = {"user_id": "1", "candidates": ["1", "2"], "ts": tiny_bundle.NOW, "raw": True}
+    lost, given = post(models, body, body | {"behaviours": []}, store=nowhere)
+    assert lost.json()["behaviours"] == {"source": "empty", "length": 0}
+    assert lost.json()["degraded"]
+    logits = np.array(lost.json()["logits"]["ctr"])
+    assert logits == pytest.approx(given.json()["logits"]["ctr"], abs=1e-6)
+    assert lost.json()["scores"]["pctr"] == pytest.approx(1 / (1 + np.exp(-(0.5 * logits - 2.0))), rel=1e-6)
+    assert given.json()["scores"]["pctr"] == pytest.approx(1 / (1 + np.exp(-(1.1 * logits + 0.1))), rel=1e-6)
+
+
 def test_behaviours_at_or_after_the_time_of_the_request_are_ignored(published: Path) -> None:
     past = [{"item_id": "5", "ts": 100}]
     now = [{"item_id": "6", "ts": 200}, {"item_id": "7", "ts": 900}]
