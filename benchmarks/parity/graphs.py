@@ -1,6 +1,6 @@
 """Logits of trained weights: eager = TorchScript = ONNX, and a slate = its single candidates = the offline rows.
 
-    python -m benchmarks.parity.graphs --run demo/run --bundle demo/bundles/movies/1.0.0
+    python -m benchmarks.parity.graphs --run demo/run --bundles demo/bundles
 
 Every combination of (U, C), history and T is built from real test rows. Histories are cut to 0, 1 or T steps and then
 padded to T, so that the padding is part of the question.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.record import write_record
 from bundle.columns import Rows
 from bundle.loading import open_bundle
+from bundle.store import ModelStore
 from training.encoded import encode_part, predict_logits
 from training.evaluate import TrainedRun, open_trained
 from training.parity import eager_logits, open_graph
@@ -31,10 +32,10 @@ SLATE = 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("demo/run"))
-    parser.add_argument("--bundle", type=Path, default=Path("demo/bundles/movies/1.0.0"))
+    parser.add_argument("--bundles", type=Path, default=Path("demo/bundles"), help="the newest version is compared")
     arguments = parser.parse_args()
     opened = open_trained(arguments.run)
-    bundle = open_bundle(arguments.bundle)
+    bundle = open_bundle(ModelStore(arguments.bundles).resolve(opened.run.index().bundle_name))
     graphs = {kind: open_graph(kind, bundle.graph_path(kind)) for kind in ("onnx", "torchscript")}
     spread = test_spread(opened)
     cases = [case for steps in STEPS for case in cases_of(opened, steps)]

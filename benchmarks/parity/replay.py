@@ -65,9 +65,8 @@ def spread_over_users(part: Part) -> NDArray[np.int64]:
     """Rows of all users in turn, as many as wanted, in the order of the split."""
     users = part.users
     order = np.argsort(users, kind="stable")
-    _, first, counts = np.unique(users[order], return_index=True, return_counts=True)
+    counts = np.unique(users[order], return_counts=True)[1]
     turn = np.concatenate([np.arange(count) for count in counts])
-    assert len(turn) == len(users) and first[0] == 0
     return np.sort(order[np.argsort(turn, kind="stable")][:ROWS])
 
 

@@ -27,7 +27,13 @@ TASK = "ctr"
 
 def main() -> None:
     arguments = parse()
-    config_path = CONFIGS / f"movielens-100k-{arguments.history}.toml"
+    for history in arguments.history:
+        measure(history, arguments)
+
+
+def measure(history: str, arguments: argparse.Namespace) -> None:
+    """All seeds of one configuration, printed and recorded."""
+    config_path = CONFIGS / f"movielens-100k-{history}.toml"
     seeds = []
     with tempfile.TemporaryDirectory(prefix="ctrlift-quality-") as folder:
         for seed in arguments.seeds:
@@ -37,19 +43,19 @@ def main() -> None:
     raw_means = {metric: statistics.mean(s["raw"][metric]["value"] for s in seeds) for metric in METRICS}
     print("mean", "  ".join(f"{metric} {means[metric]:.4f}" for metric in METRICS))
     results = {
-        "history": arguments.history,
+        "history": history,
         "config": config_path.name,
         "mean": means,
         "mean_raw": raw_means,
         "seeds": seeds,
     }
     if not arguments.dry:
-        print("written:", write_record(f"quality-{arguments.history}", results))
+        print("written:", write_record(f"quality-{history}", results))
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--history", choices=("rated", "liked"), default="rated")
+    parser.add_argument("--history", nargs="+", choices=("rated", "liked"), default=["rated", "liked"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--bootstrap", type=int, default=1000, help="replicates of the intervals over users")
     parser.add_argument("--dry", action="store_true", help="print only, write no record")
