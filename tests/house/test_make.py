@@ -64,7 +64,7 @@ def test_every_benchmark_can_be_started(name: str) -> None:
 def test_every_benchmark_is_in_the_table() -> None:
     found = {
         ".".join(path.relative_to(ROOT / "benchmarks").with_suffix("").parts)
-        for path in (ROOT / "benchmarks").rglob("*.py")
+        for path in (ROOT / "benchmarks").glob("*/*.py")  # one folder a room
         if "\ndef main()" in path.read_text(encoding="utf-8") and not path.stem.endswith("_worker")
     }
     assert found == set(BENCHMARKS)
