@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
     """The machine, the library versions, the date (UTC) and the command of this run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", _module_name(), *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module_name(), *map(_portable, sys.argv[1:])]),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "python": platform.python_version(),
         "libraries": _versions(LIBRARIES),
@@ -38,6 +38,11 @@ def write_record(name: str, results: Mapping[str, Any], folder: Path = RESULTS) 
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"environment": environment(), **results}, indent=2) + "\n")
     return path
+
+
+def _portable(argument: str) -> str:
+    """An argument without the folders of this machine: a path from the root keeps its last name."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _module_name() -> str:
