@@ -73,16 +73,19 @@ class Resolver:
         name, _, wanted = spec.partition("@")
         model = self.names.get(name)
         if model is None or model.kind != kind:
-            raise UnknownModel(f"No model of kind {kind} is served under that name.")
+            served = sorted(known for known, model in self.names.items() if model.kind == kind)
+            sentence = f"No model of kind {kind} is served under that name; served are: {', '.join(served) or 'none'}."
+            raise _unknown(UnknownModel, sentence)
         version = model.aliases.get(wanted, wanted) if wanted else model.newest
         slot = model.slots.get(version)
         if slot is None:
             if version in model.on_disk:
-                raise UnknownVersion(
+                raise _unknown(
+                    UnknownVersion,
                     "That version is in the model store and not loaded: it was refused, or it is older than the newest "
-                    "models.keep versions and neither an alias nor models.preload names it."
+                    "models.keep versions and neither an alias nor models.preload names it.",
                 )
-            raise UnknownVersion("The model has no such version or alias.")
+            raise _unknown(UnknownVersion, "The model has no such version or alias.")
         return slot
 
     def _only(self, kind: str) -> "Slot":
@@ -96,3 +99,8 @@ class Resolver:
         if kind == "uplift":
             raise UnknownModel("No model of kind uplift is loaded.")
         raise NotReady("No model of kind ctr is loaded yet.")
+
+
+def _unknown(kind: type[UnknownModel], sentence: str) -> UnknownModel:
+    """The error with the place of the request that named the model."""
+    return kind(sentence, [Problem("/model", kind.code, sentence)])
