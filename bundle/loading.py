@@ -8,20 +8,30 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from bundle.conformal import CONFORMAL_FILE, Conformal
 from bundle.correct import Correction
 from bundle.encode import Encoder
 from bundle.errors import BundleRefused, SchemaError
 from bundle.files import open_plain, sha256_of
 from bundle.fitting import ITEMS_FILE, SCHEMA_FILE, VOCAB_FILE, FittedSchema
 from bundle.golden import GOLDEN_FILE, GoldenRow, read_golden
-from bundle.manifest import GRAPH_FILES, MANIFEST_FILE, MAX_MANIFEST_BYTES, FileEntry, Manifest, parse_manifest
+from bundle.manifest import (
+    GRAPH_FILES,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SAMPLES_FILES,
+    FileEntry,
+    Manifest,
+    parse_manifest,
+)
+from bundle.uplift_golden import UPLIFT_GOLDEN_FILE, UpliftGoldenRow, read_uplift_golden
 
-REQUIRED: Final = (SCHEMA_FILE, VOCAB_FILE, ITEMS_FILE, GOLDEN_FILE)
+REQUIRED: Final = (SCHEMA_FILE, VOCAB_FILE, ITEMS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +45,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle; only its graph has not been parsed."""
+    """A verified bundle; only its graphs have not been parsed.
+
+    Attributes:
+        golden: of kind ctr; else empty.
+        uplift_golden: of kind uplift; else empty.
+        conformal: what conformal intervals are made of, where the manifest says that the bundle has it.
+    """
 
     path: Path
     manifest: Manifest
     fitted: FittedSchema
     golden: list[GoldenRow]
+    uplift_golden: list[UpliftGoldenRow] = field(default_factory=list)
+    conformal: Conformal | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -72,15 +90,28 @@ class Bundle:
         Raises:
             BundleRefused: graph_missing, file_unreadable, digest.
         """
-        path = self.graph_path(graph_format)
-        entry = self.manifest.files[path.name]
+        return self._verified(self.graph_path(graph_format).name)
+
+    def samples_bytes(self, graph_format: str) -> bytes:
+        """The second graph, which gives samples of the outcomes; see `graph_bytes`.
+
+        Raises:
+            BundleRefused: graph_missing, file_unreadable, digest.
+        """
+        name = SAMPLES_FILES.get(graph_format)
+        if name is None or name not in self.manifest.files:
+            raise BundleRefused("graph_missing", f"the bundle has no samples graph in format {graph_format!r}")
+        return self._verified(name)
+
+    def _verified(self, name: str) -> bytes:
+        entry = self.manifest.files[name]
         try:
-            with open_plain(path) as file:
+            with open_plain(self.path / name) as file:
                 content = file.read(entry.size + 1)
         except OSError as error:
-            raise BundleRefused("file_unreadable", f"{path.name} cannot be read: {error.strerror}") from error
+            raise BundleRefused("file_unreadable", f"{name} cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise BundleRefused("digest", f"{path.name} does not have the digest that the manifest says")
+            raise BundleRefused("digest", f"{name} does not have the digest that the manifest says")
         return content
 
 
@@ -90,23 +121,42 @@ def open_bundle(path: Path, limits: Limits | None = None) -> Bundle:
     Raises:
         BundleRefused: with `reason` one of not_a_folder, manifest_missing, manifest_too_large, manifest_damaged,
             schema_version, file_missing, file_undeclared, file_kind, file_size, too_large, digest, file_unreadable,
-            schema_damaged, golden_damaged, graph_missing. The message names the file.
+            schema_damaged, schema_differs, golden_damaged, conformal_damaged, graph_missing. The message names the
+            file.
     """
     if path.is_symlink() or not path.is_dir():
         raise BundleRefused("not_a_folder", f"{path.name} is not a folder")
     manifest = read_manifest(path)
-    _check_listing(path, manifest.files, limits or Limits())
+    _check_listing(path, manifest, limits or Limits())
     for name, entry in manifest.files.items():
         _check_digest(path / name, entry)
     try:
         fitted = FittedSchema.load(path)
     except (SchemaError, ValueError, OSError) as error:
         raise BundleRefused("schema_damaged", f"{SCHEMA_FILE} or its arrays are not usable: {error}") from error
+    if manifest.uplift is not None:
+        return _uplift_bundle(path, manifest, fitted)
     try:
         golden = read_golden(path / GOLDEN_FILE, manifest.tasks)
     except (ValueError, OSError) as error:
         raise BundleRefused("golden_damaged", f"{GOLDEN_FILE} is not usable: {error}") from error
     return Bundle(path, manifest, fitted, golden)
+
+
+def _uplift_bundle(path: Path, manifest: Manifest, fitted: FittedSchema) -> Bundle:
+    """The parts that only bundles of kind uplift have."""
+    part, treatment = manifest.uplift, fitted.schema.treatment
+    if part is None or treatment is None or treatment.arms != part.treatments:
+        raise BundleRefused("schema_differs", f"{SCHEMA_FILE} declares other treatments than {MANIFEST_FILE}")
+    try:
+        golden = read_uplift_golden(path / UPLIFT_GOLDEN_FILE, [output.name for output in manifest.outputs])
+    except (ValueError, OSError) as error:
+        raise BundleRefused("golden_damaged", f"{UPLIFT_GOLDEN_FILE} is not usable: {error}") from error
+    try:
+        conformal = Conformal.load(path / CONFORMAL_FILE, len(part.treatments)) if part.conformal else None
+    except (ValueError, OSError) as error:
+        raise BundleRefused("conformal_damaged", f"{CONFORMAL_FILE} is not usable: {error}") from error
+    return Bundle(path, manifest, fitted, [], golden, conformal)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -127,9 +177,21 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(text)
 
 
-def _check_listing(folder: Path, files: Mapping[str, FileEntry], limits: Limits) -> None:
+def _needed_files(manifest: Manifest) -> tuple[str, ...]:
+    """Files that a bundle of this kind cannot do without, its graphs apart."""
+    part = manifest.uplift
+    if part is None:
+        return (*REQUIRED, GOLDEN_FILE)
+    # Whatever format the graph is served in, its samples must be there in the same one.
+    formats = [kind for kind, name in GRAPH_FILES.items() if name in manifest.files] if part.samples else []
+    conformal = (CONFORMAL_FILE,) if part.conformal else ()
+    return (*REQUIRED, UPLIFT_GOLDEN_FILE, *conformal, *(SAMPLES_FILES[kind] for kind in formats))
+
+
+def _check_listing(folder: Path, manifest: Manifest, limits: Limits) -> None:
     """Compare the folder's entries with the manifest by name, kind and size, without opening any."""
-    for name in REQUIRED:
+    files: Mapping[str, FileEntry] = manifest.files
+    for name in _needed_files(manifest):
         if name not in files:
             raise BundleRefused("file_missing", f"{name} is not listed in {MANIFEST_FILE}")
     if not any(name in files for name in GRAPH_FILES.values()):

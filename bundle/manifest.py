@@ -10,12 +10,14 @@ from bundle.correct import Correction
 from bundle.errors import BundleRefused
 from bundle.schema import BUNDLE_NAME
 from bundle.schema_messages import first_sentence
+from bundle.treatment import DENSITY, UpliftPart
 from bundle.versions import SEMVER
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 MAX_MANIFEST_BYTES: Final = 1024 * 1024
 GRAPH_FILES: Final = {"onnx": "model.onnx", "torchscript": "model.ts"}
+SAMPLES_FILES: Final = {"onnx": "samples.onnx", "torchscript": "samples.ts"}
 # One plain name: no separator, no leading dot, so it can only mean a file directly inside the bundle.
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 
@@ -42,7 +44,7 @@ class FileEntry(_Part):
 
 
 class Manifest(_Part):
-    """manifest.json. `files` lists every file but the manifest itself."""
+    """manifest.json. `files` lists every file but the manifest itself; `uplift` is there for that kind alone."""
 
     schema_version: Literal[1] = 1
     name: Annotated[str, StringConstraints(pattern=BUNDLE_NAME)]
@@ -54,6 +56,7 @@ class Manifest(_Part):
     outputs: tuple[TensorSpec, ...]
     tasks: tuple[str, ...] = Field(min_length=1)
     correction: Correction = Correction()
+    uplift: UpliftPart | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
     data_fingerprint: str = ""
     created: str
@@ -79,9 +82,25 @@ class Manifest(_Part):
             raise ValueError(f"correction.tasks: {sorted(unknown)} are no tasks of this bundle")
         return self
 
+    @model_validator(mode="after")
+    def _parts_of_the_kind(self) -> Self:
+        if (self.uplift is not None) != (self.kind == "uplift"):
+            raise ValueError("uplift: must be there for a bundle of kind uplift, and only there")
+        if self.uplift is None:
+            return self
+        if self.tasks != (self.uplift.outcome.name,):
+            raise ValueError(f"tasks: must be the outcome {self.uplift.outcome.name!r} alone")
+        wanted = self.uplift.outputs
+        named = tuple(output.name for output in self.outputs)
+        # Behind the dose's curve a network that estimates it may give the density of the dose.
+        if named != wanted and (not self.uplift.doses or named != (*wanted, DENSITY)):
+            raise ValueError(f"outputs: must be {', '.join(wanted)}, got {', '.join(named)}")
+        return self
+
     def to_text(self) -> str:
         """The file's content."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+        content = self.model_dump(mode="json", exclude={"uplift"} if self.uplift is None else None)
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def parse_manifest(text: bytes) -> Manifest:

@@ -3,30 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.behaviours import Behaviours, Events, records
-from bundle.columns import Column, Rows, id_problem, number_problem, raw_column
+from bundle.columns import Column, Rows, id_problem, raw_column
 from bundle.errors import FeatureError, FeatureProblem
 from bundle.fitting import FittedSchema
 from bundle.ids import id64_column
+from bundle.request_values import MAX_PROBLEMS, Behaviour, behaviour_problems, checked, escape, is_time
 from bundle.schema import Feature, FeatureSchema, IdFeature, NumberFeature
-
-_LAST_SECOND: Final = 2**32
-_MAX_PROBLEMS: Final = 50  # enough to mend a request by; a slate of 1,000 wrong values needs no longer answer
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """One behaviour as a request says it."""
-
-    item_id: str
-    ts: float
-    type: str | None = None
-    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +81,17 @@ def rows_from_query(fitted: FittedSchema, query: ScoreQuery, stored: StoredUser 
     for place, side, given in (("context", "context", query.context), ("user_features", "user", query.user_features)):
         for name, value in given.items():
             feature = _feature(fitted.schema, name, side, f"/{place}", problems)
-            if feature is not None and (checked := _checked(feature, value, f"/{place}/{_escape(name)}", problems)):
-                user[name] = _user_column(feature, checked[0])
+            if feature is not None and (accepted := checked(feature, value, f"/{place}/{escape(name)}", problems)):
+                user[name] = _user_column(feature, accepted[0])
     candidate = _candidate_columns(fitted.schema, query, problems)
     items = _ids("/candidates", query.candidates, problems)
     if query.user_id is not None:
         _add_user_id(fitted.schema, query.user_id, user, problems)
-    if not _is_time(query.ts):
+    if not is_time(query.ts):
         problems.append(FeatureProblem("/ts", "schema", "must be seconds in [0, 2^32)"))
     events = _events(query, stored, problems)
     if problems:
-        raise FeatureError(problems[:_MAX_PROBLEMS])
+        raise FeatureError(problems[:MAX_PROBLEMS])
     length = np.array([len(events)], dtype=np.int64)
     return Rows(
         time=np.array([query.ts], dtype=np.float64),
@@ -114,14 +102,10 @@ def rows_from_query(fitted: FittedSchema, query: ScoreQuery, stored: StoredUser 
     )
 
 
-def _escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
-
-
 def _feature(
     schema: FeatureSchema, name: str, side: str, place: str, problems: list[FeatureProblem]
 ) -> IdFeature | NumberFeature | None:
-    pointer = f"{place}/{_escape(name)}"
+    pointer = f"{place}/{escape(name)}"
     feature: Feature | None = next((f for f in schema.feature if f.name == name), None)
     if feature is None:
         problems.append(FeatureProblem(pointer, "schema", "the model has no feature of this name"))
@@ -137,29 +121,6 @@ def _feature(
     return None
 
 
-def _checked(
-    feature: IdFeature | NumberFeature, value: Any, pointer: str, problems: list[FeatureProblem]
-) -> tuple[Any] | None:
-    """The value in a 1-tuple if it fits its feature (None is a missing value), else a problem."""
-    if isinstance(feature, NumberFeature):
-        problem = number_problem(pointer, value)
-        if problem is None and value is not None and np.isnan(value):
-            problem = FeatureProblem(pointer, "not_finite", "must be finite")
-        found = [problem]
-    elif feature.max_values > 1 and isinstance(value, (list, tuple)):
-        found = [
-            id_problem(f"{pointer}/{place}", member)
-            if member is not None
-            else FeatureProblem(f"{pointer}/{place}", "schema", "must be a string, got null")
-            for place, member in enumerate(value)
-        ]
-    else:
-        found = [id_problem(pointer, value)]
-    real = [problem for problem in found if problem is not None]
-    problems.extend(real)
-    return None if real else (value,)
-
-
 def _user_column(feature: IdFeature | NumberFeature, value: Any) -> Column:
     return raw_column(feature, [value])
 
@@ -168,7 +129,7 @@ def _candidate_columns(schema: FeatureSchema, query: ScoreQuery, problems: list[
     out: dict[str, Column] = {}
     for name, values in query.candidate_features.items():
         feature = _feature(schema, name, "candidate", "/candidate_features", problems)
-        pointer = f"/candidate_features/{_escape(name)}"
+        pointer = f"/candidate_features/{escape(name)}"
         if feature is None:
             continue
         if not isinstance(values, (list, tuple)) or len(values) != len(query.candidates):
@@ -176,7 +137,7 @@ def _candidate_columns(schema: FeatureSchema, query: ScoreQuery, problems: list[
             problems.append(FeatureProblem(pointer, "schema", message))
             continue
         # A list, so that every wrong value is reported and not only the first.
-        fits = [_checked(feature, value, f"{pointer}/{row}", problems) for row, value in enumerate(values)]
+        fits = [checked(feature, value, f"{pointer}/{row}", problems) for row, value in enumerate(values)]
         if all(fits):
             out[name] = raw_column(feature, values)[None]
     return out
@@ -202,17 +163,13 @@ def _add_user_id(schema: FeatureSchema, user_id: str, user: dict[str, Column], p
         user[schema.ids.user] = id64_column([user_id])
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND
-
-
 def _events(query: ScoreQuery, stored: StoredUser | None, problems: list[FeatureProblem]) -> Events:
     given = query.behaviours
     if given is None:
         return records([], []) if stored is None else stored.behaviours
     found: list[FeatureProblem] = []
     for place, behaviour in enumerate(given):
-        found.extend(_behaviour_problems(f"/behaviours/{place}", behaviour))
+        found.extend(behaviour_problems(f"/behaviours/{place}", behaviour))
     problems.extend(found)
     if found:
         return records([], [])
@@ -226,25 +183,6 @@ def _events(query: ScoreQuery, stored: StoredUser | None, problems: list[Feature
     return events[np.argsort(events["ts"], kind="stable")]
 
 
-def _behaviour_problems(pointer: str, behaviour: Behaviour) -> list[FeatureProblem]:
-    found: list[FeatureProblem | None] = []
-    item: object = behaviour.item_id  # a caller may build it from unchecked JSON
-    if not isinstance(item, str):
-        kind = type(item).__name__
-        found.append(FeatureProblem(f"{pointer}/item_id", "schema", f"must be a string, got {kind}"))
-    else:
-        found.append(id_problem(f"{pointer}/item_id", item))
-    if not _is_time(behaviour.ts):
-        found.append(FeatureProblem(f"{pointer}/ts", "schema", "must be seconds in [0, 2^32)"))
-    found.append(id_problem(f"{pointer}/type", behaviour.type))
-    value = behaviour.value
-    problem = number_problem(f"{pointer}/value", value)
-    if problem is None and value is not None and not abs(value) <= float(np.finfo(np.float32).max):
-        problem = FeatureProblem(f"{pointer}/value", "not_finite", "must be finite in 32 bits")
-    found.append(problem)
-    return [problem for problem in found if problem is not None]
-
-
 def _stored_columns(schema: FeatureSchema, stored: StoredUser | None) -> dict[str, Column]:
     out: dict[str, Column] = {}
     if stored is None:
@@ -256,7 +194,7 @@ def _stored_columns(schema: FeatureSchema, stored: StoredUser | None) -> dict[st
         if value is None or feature.name == schema.ids.user:
             continue
         ignored: list[FeatureProblem] = []
-        if _checked(feature, value, "", ignored):
+        if checked(feature, value, "", ignored):
             out[feature.name] = _user_column(feature, value)
     return out
 

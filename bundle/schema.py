@@ -1,6 +1,7 @@
-"""Feature declarations: what a TOML file may say about columns, sides, encoders and attention groups.
+"""Feature declarations: what a TOML file may say about columns, sides, encoders, attention groups and treatments.
 
-docs/schema.md is the reference of every key. Checks that span several declarations are in schema_checks.py.
+docs/schema.md is the reference of every key. Checks that span several declarations are in schema_checks.py and
+treatment_checks.py.
 """
 
 import hashlib
@@ -9,7 +10,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bundle.errors import SchemaError
 from bundle.schema_messages import first_sentence
@@ -17,6 +27,7 @@ from bundle.schema_messages import first_sentence
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}$")]
 NumberScale = Literal["standardise", "quantile", "log", "none"]
 Side = Literal["user", "context", "candidate"]
+ArmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,127}$")]
 DERIVED: Final = ("type", "value", "age", "gap")  # what a sequence can read from a behaviour besides its item
 
 
@@ -174,12 +185,66 @@ class Group(Declaration):
 
 
 class Ids(Declaration):
-    """The columns that identify a row."""
+    """The columns that identify a row. `item` and `time` may be absent where treatments are declared."""
 
     user: Name
-    item: Name
-    time: Name
+    item: Name | None = None
+    time: Name | None = None
     group: Name | None = None
+
+
+def _cell_texts(value: object) -> object:
+    """One text, or a whole number as its decimal text, stands for a list of one."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return [str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell for cell in listed]
+
+
+class Treatment(Declaration):
+    """What was done to each row, and the kind of its outcome.
+
+    Attributes:
+        column: says the arm of each row.
+        arms: names of the K arms as they are served, the control first.
+        values: the cells of the column that mean an arm; an arm that is left out is written as its own name.
+        other_values: rows with a cell that means no arm are an error, or are left out.
+        outcome: a binary outcome is 0 or 1; a continuous one any number.
+        dose: column of the dose in its own units.
+        dose_arms: arms with a dose; all but the control where it is left out.
+        dose_range: lowest and highest dose; those of each arm's training rows where it is left out.
+        reference_dose: the dose that the control stands for, where nobody went untreated.
+        allow_missing_arms: train although an arm has no rows.
+        semi_synthetic: the data come with counterfactual outcomes, and objectives that need them may be chosen.
+    """
+
+    column: Name
+    arms: tuple[ArmName, ...] = Field(min_length=2, max_length=1000)
+    values: dict[ArmName, Annotated[tuple[str, ...], BeforeValidator(_cell_texts)]] = Field(default_factory=dict)
+    other_values: Literal["refuse", "drop"] = "refuse"
+    outcome: Literal["binary", "continuous"]
+    dose: Name | None = None
+    dose_arms: tuple[ArmName, ...] | None = Field(default=None, min_length=1)
+    dose_unit: str | None = Field(default=None, min_length=1)
+    dose_range: tuple[float, float] | None = None
+    reference_dose: float | None = None
+    allow_missing_arms: bool = False
+    semi_synthetic: bool = False
+
+    @property
+    def control(self) -> str:
+        """The arm that effects are measured against."""
+        return self.arms[0]
+
+    @property
+    def dosed(self) -> tuple[str, ...]:
+        """The arms that have a dose, in the order of the arms."""
+        if self.dose is None:
+            return ()
+        return tuple(arm for arm in self.arms[1:] if self.dose_arms is None or arm in self.dose_arms)
+
+    @property
+    def cells(self) -> dict[str, int]:
+        """Number of the arm that each text of the column means."""
+        return {text: place for place, arm in enumerate(self.arms) for text in self.values.get(arm, (arm,))}
 
 
 class TableOptions(Declaration):
@@ -200,11 +265,13 @@ class BundleInfo(Declaration):
 class FeatureSchema(Declaration):
     """Everything a data set declares about its columns.
 
-    `label` and `weight` map a task to a column; `tables` holds options by table name.
+    `label` and `weight` map a task to a column; `tables` holds options by table name. With a `treatment` the one label
+    is the outcome, and there are no candidates.
     """
 
     label: dict[Name, Name] = Field(min_length=1)
     ids: Ids
+    treatment: Treatment | None = None
     weight: dict[Name, Name] = Field(default_factory=dict)
     feature: tuple[Feature, ...] = Field(min_length=1)
     group: tuple[Group, ...] = ()
@@ -235,6 +302,44 @@ class FeatureSchema(Declaration):
         """SHA-256 of the declaration, independent of key order in the file."""
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def kind(self) -> Literal["ctr", "uplift"]:
+        """What is asked of the rows: the chance of a label, or the effect of a treatment."""
+        return "ctr" if self.treatment is None else "uplift"
+
+    @property
+    def treatments(self) -> Treatment:
+        """The declared treatment.
+
+        Raises:
+            SchemaError: if there is none.
+        """
+        if self.treatment is None:
+            raise SchemaError("missing key treatment")
+        return self.treatment
+
+    @property
+    def item_column(self) -> str:
+        """The column of the item.
+
+        Raises:
+            SchemaError: if the declaration has none.
+        """
+        if self.ids.item is None:
+            raise SchemaError("missing key ids.item")
+        return self.ids.item
+
+    @property
+    def time_column(self) -> str:
+        """The column of the rows' time.
+
+        Raises:
+            SchemaError: if the declaration has none.
+        """
+        if self.ids.time is None:
+            raise SchemaError("missing key ids.time")
+        return self.ids.time
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -269,5 +374,5 @@ class FeatureSchema(Declaration):
 def _known_keys() -> list[str]:
     """Every key that a declaration may hold, to propose one for a typing error."""
     parts: tuple[type[Declaration], ...] = (FeatureSchema, IdFeature, NumberFeature, SequenceFeature, HistoryFeature)
-    parts += (Group, Pair, Ids, Where, VocabEncoder, HashEncoder, BucketEncoder, TableOptions, BundleInfo)
+    parts += (Group, Pair, Ids, Where, VocabEncoder, HashEncoder, BucketEncoder, TableOptions, BundleInfo, Treatment)
     return sorted({key for part in parts for key in part.model_fields})

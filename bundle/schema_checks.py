@@ -14,17 +14,19 @@ from bundle.schema import (
     VocabEncoder,
 )
 from bundle.schema import Feature as AnyFeature
+from bundle.treatment_checks import check_kind
 
 MISSING_SUFFIX = ":missing"
 
 
 def check_schema(schema: FeatureSchema) -> None:
-    """Check names, references, shared tables and groups.
+    """Check names, references, treatments, shared tables and groups.
 
     Raises:
         SchemaError: for the first broken rule.
     """
     _check_names(schema)
+    check_kind(schema)
     for feature in schema.feature:
         _check_feature(schema, feature)
     table_encoders(schema)
@@ -122,7 +124,7 @@ def table_of(schema: FeatureSchema, feature: IdFeature | SequenceFeature) -> str
         return feature.table
     if isinstance(feature, IdFeature) or feature.of in DERIVED:
         return feature.name
-    name = schema.ids.item if schema.source_of(feature.of) == "item" else feature.of
+    name = schema.item_column if schema.source_of(feature.of) == "item" else feature.of
     source = next((f for f in schema.feature if f.name == name), None)
     return table_of(schema, source) if isinstance(source, IdFeature) else name
 

@@ -1,0 +1,269 @@
+"""Many users as rows for the encoder, column by column. Problems are JSON pointers into the request.
+
+There are no candidates: a row is a user. What a caller says about a user goes before what is stored.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.behaviours import Behaviours, records
+from bundle.columns import Column, Rows, id_problem, raw_column
+from bundle.encode import EncodedRows
+from bundle.errors import FeatureError, FeatureProblem
+from bundle.fitting import FittedSchema
+from bundle.ids import MISSING_ID, id64_column
+from bundle.request import StoredUser
+from bundle.request_values import MAX_PROBLEMS, Behaviour, behaviour_problems, checked, escape, is_time
+from bundle.schema import FeatureSchema, HistoryFeature, IdFeature, NumberFeature, SequenceFeature
+from bundle.tables import UNSEEN
+
+Flags = NDArray[np.bool_]
+_NUMBERS: Final = frozenset({int, float})
+_NOTHING: Final = frozenset({type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One user as a request says it.
+
+    Attributes:
+        features: user and context features by name; None is a missing value.
+        behaviours: None means the store's.
+    """
+
+    user_id: str | None = None
+    features: Mapping[str, Any] = field(default_factory=dict)
+    behaviours: Sequence[Behaviour] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpliftQuery:
+    """Whom to answer for: U users at one time.
+
+    Attributes:
+        ts: seconds; behaviours at or after it are not looked at.
+    """
+
+    users: Sequence[Person]
+    ts: float
+
+    def to_json(self) -> str:
+        """The query as JSON text, for golden rows."""
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: if the text is not such a query.
+        """
+        data = json.loads(text)
+        try:
+            return cls(users=[_person(user) for user in data.pop("users")], **data)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an uplift query: {error}") from error
+
+
+def _person(data: dict[str, Any]) -> Person:
+    given = data.pop("behaviours")
+    behaviours = None if given is None else [Behaviour(**behaviour) for behaviour in given]
+    if not isinstance(data["features"], dict):
+        raise TypeError("features are not an object")
+    return Person(**data, behaviours=behaviours)
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """U users before encoding.
+
+    Attributes:
+        rows: for the encoder; U rows without candidates.
+        missing: by feature, (U,) True where neither the request nor the store has a value; features that everybody
+            has are left out.
+    """
+
+    rows: Rows
+    missing: Mapping[str, Flags]
+
+
+def rows_from_users(
+    fitted: FittedSchema, query: UpliftQuery, stored: Sequence[StoredUser | None] | None = None
+) -> Population:
+    """U users as one block of rows.
+
+    A request's features override stored ones, also where it says that a value is missing; its behaviours replace the
+    stored ones. Stored features that this declaration does not know, or of another type, are left out.
+
+    Args:
+        fitted: the fitted declaration.
+        query: the users.
+        stored: one entry a user, None for somebody the store does not know; None where nothing was read.
+
+    Raises:
+        FeatureError: every problem with its pointer, such as `/users/3/features/age`.
+        ValueError: if `stored` is not as long as the users.
+    """
+    if stored is not None and len(stored) != len(query.users):
+        raise ValueError(f"{len(query.users)} users, but {len(stored)} entries of the store")
+    schema, problems = fitted.schema, list[FeatureProblem]()
+    plain = {f.name: f for f in schema.feature if isinstance(f, (IdFeature, NumberFeature))}
+    plain.pop(schema.ids.user, None)
+    _check_names(schema, query.users, plain.keys(), problems)
+    columns: dict[str, Column] = {}
+    for feature in plain.values():
+        column = _column(feature, query.users, stored, problems)
+        if column is not None:
+            columns[feature.name] = column
+    missing = {name: flags for name, column in columns.items() if (flags := _is_missing(column)).any()}
+    _add_ids(schema, query.users, columns, problems)
+    if not is_time(query.ts):
+        problems.append(FeatureProblem("/ts", "schema", "must be seconds in [0, 2^32)"))
+    behaviours = _behaviours(schema, query.users, stored, problems)
+    if problems:
+        raise FeatureError(problems[:MAX_PROBLEMS])
+    rows = Rows(
+        time=np.full(len(query.users), float(query.ts)),
+        items=np.zeros((len(query.users), 0), dtype=np.uint64),
+        behaviours=behaviours,
+        # A feature that nobody has is not given at all, which is how the encoder tells it apart.
+        user={n: c for n, c in columns.items() if n not in missing or not missing[n].all()},
+    )
+    return Population(rows, missing)
+
+
+def unseen_values(fitted: FittedSchema, rows: Rows, encoded: EncodedRows) -> dict[str, Flags]:
+    """By id feature, (U,) True where a user has a value that training did not see; only features with such a user."""
+    out: dict[str, Flags] = {}
+    for entry in fitted.layout.user_ids:
+        raw = rows.user.get(entry.name)
+        if raw is None or not encoded.unseen.get(entry.name):
+            continue
+        codes = encoded.user_ids[:, entry.column : entry.column + entry.width]
+        out[entry.name] = (codes == UNSEEN).any(axis=1) & ~_is_missing(raw)
+    return out
+
+
+def _is_missing(column: Column) -> Flags:
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    return np.asarray((column if column.ndim == 1 else column[:, 0]) == MISSING_ID)
+
+
+def _check_names(schema: FeatureSchema, users: Sequence[Person], known: Any, problems: list[FeatureProblem]) -> None:
+    """Refuse names that no request can give; on the good path one set operation a user."""
+    for place, user in enumerate(users):
+        for name in user.features.keys() - known:
+            pointer = f"/users/{place}/features/{escape(name)}"
+            message = "the model has no feature of this name"
+            if name == schema.ids.user:
+                message = "is taken from user_id"
+            elif any(feature.name == name for feature in schema.feature):
+                message = "is computed from the behaviours and cannot be given"
+            problems.append(FeatureProblem(pointer, "schema", message))
+
+
+def _column(
+    feature: IdFeature | NumberFeature,
+    users: Sequence[Person],
+    stored: Sequence[StoredUser | None] | None,
+    problems: list[FeatureProblem],
+) -> Column | None:
+    """One feature of all users; None where a value does not fit, and the problems say which."""
+    name = feature.name
+    given = [user.features.get(name) for user in users]
+    column = _raw(feature, given)
+    if column is None:
+        found: list[FeatureProblem] = []
+        for place, value in enumerate(given):
+            checked(feature, value, f"/users/{place}/features/{escape(name)}", found)
+        problems.extend(found)
+        if found:
+            return None
+        column = raw_column(feature, given)  # unusual types, such as numpy's own numbers, and nothing wrong with them
+    if stored is None:
+        return column
+    silent = np.array([name not in user.features for user in users], dtype=np.bool_)
+    kept = [None if user is None else user.features.get(name) for user in stored]
+    from_store = _raw(feature, kept)
+    if from_store is None:
+        ignored: list[FeatureProblem] = []
+        from_store = raw_column(feature, [value if checked(feature, value, "", ignored) else None for value in kept])
+    return np.where(silent if column.ndim == 1 else silent[:, None], from_store, column)
+
+
+def _raw(feature: IdFeature | NumberFeature, values: list[Any]) -> Column | None:
+    """Values as the encoder takes them, or None if one does not fit. Types are looked at once a column, not a value."""
+    kinds = frozenset(map(type, values))
+    if isinstance(feature, NumberFeature):
+        if not kinds <= _NUMBERS | _NOTHING:
+            return None
+        try:
+            numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        except OverflowError:
+            return None
+        absent = np.array([value is None for value in values]) if None in values else np.False_
+        return numbers if bool((np.isfinite(numbers) | absent).all()) else None
+    if feature.max_values == 1 and not kinds <= {str} | _NOTHING:
+        return None
+    if list in kinds and any(member is None for value in values if isinstance(value, list) for member in value):
+        return None
+    try:
+        return raw_column(feature, values)
+    except FeatureError:
+        return None
+
+
+def _add_ids(
+    schema: FeatureSchema, users: Sequence[Person], columns: dict[str, Column], problems: list[FeatureProblem]
+) -> None:
+    ids = [user.user_id for user in users]
+    try:
+        hashed = id64_column(ids)
+    except (ValueError, TypeError):
+        found = [id_problem(f"/users/{place}/user_id", value) for place, value in enumerate(ids)]
+        problems.extend(problem for problem in found if problem is not None)
+        return
+    if any(feature.name == schema.ids.user for feature in schema.feature):
+        columns[schema.ids.user] = hashed
+
+
+def _behaviours(
+    schema: FeatureSchema,
+    users: Sequence[Person],
+    stored: Sequence[StoredUser | None] | None,
+    problems: list[FeatureProblem],
+) -> Behaviours:
+    """One history a user; nothing is copied where no feature looks at behaviours."""
+    given = {place: user.behaviours for place, user in enumerate(users) if user.behaviours is not None}
+    found = list(chain.from_iterable(_problems(place, events) for place, events in given.items()))
+    problems.extend(found)
+    if found or not any(isinstance(f, (SequenceFeature, HistoryFeature)) for f in schema.feature):
+        return Behaviours.empty(len(users))
+    histories, nobody = [], records([], [])
+    for place in range(len(users)):
+        kept = None if stored is None else stored[place]
+        if place in given:
+            events = given[place]
+            log = records(
+                [event.item_id for event in events],
+                [float(event.ts) for event in events],
+                [event.type for event in events],
+                [np.nan if event.value is None else event.value for event in events],
+            )
+            # A late event in the middle is put where the store would have put it.
+            histories.append(log[np.argsort(log["ts"], kind="stable")])
+        else:
+            histories.append(nobody if kept is None else kept.behaviours)
+    return Behaviours.from_events(histories)
+
+
+def _problems(place: int, events: Sequence[Behaviour]) -> Iterator[FeatureProblem]:
+    for number, event in enumerate(events):
+        yield from behaviour_problems(f"/users/{place}/behaviours/{number}", event)
