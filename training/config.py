@@ -1,7 +1,8 @@
 """One TOML file, read once into typed sections.
 
-The declarations of the data (label, ids, weight, feature, group, tables, bundle) are the bundle's business and are
-handed to its schema; the sections here say where the rows come from and how the network is trained on them.
+The declarations of the data (label, ids, treatment, weight, feature, group, tables, bundle) are the bundle's business
+and are handed to its schema; the sections here say where the rows come from and how the network is trained on them.
+Which sections there are for click models and which for treatment effects: config_kinds.py.
 """
 
 import json
@@ -14,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bundle.errors import SchemaError
 from bundle.schema import FeatureSchema
+from training.config_kinds import check_kind, sections_of, with_kind_defaults
 from training.config_text import apply_override, first_problem, suggestion
 from training.errors import ConfigError
+from training.objectives.invariance_settings import InvarianceSection
 
-SCHEMA_SECTIONS: Final = ("label", "ids", "weight", "feature", "group", "tables", "bundle")
+SCHEMA_SECTIONS: Final = ("label", "ids", "treatment", "weight", "feature", "group", "tables", "bundle")
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -33,16 +36,20 @@ class Split(Section):
     """How rows become train, valid and test.
 
     `by = "time"`: the oldest rows train, the newest test, and rows of one second never part. `column` instead names a
-    column that says train, valid or test.
+    column that says train, valid or test. `by = "random"` draws the test rows with `seed`; it is for treatment effects
+    alone, whose default it is, and whose `valid` is a share of the rows that are not tested, drawn arm by arm.
     """
 
-    by: Literal["time"] = "time"
+    by: Literal["time", "random"] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     column: str | None = None
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
     @model_validator(mode="after")
     def _leaves_rows_to_train_on(self) -> Self:
+        if self.seed is not None and self.by != "random":
+            raise ValueError("seed needs by = 'random'")
         if self.valid + self.test >= 1:
             raise ValueError("valid and test together must leave rows to train on")
         return self
@@ -64,11 +71,13 @@ class RowHistory(Section):
 class DataSection(Section):
     """Where the rows, items, users and behaviours come from: a data set known by name, or files.
 
-    Relative paths start at the folder of the configuration file.
+    Relative paths start at the folder of the configuration file. `replication` says which of the data sets that one
+    name stands for: a replication, a simulation, the seed of a split.
     """
 
     dataset: str | None = None
     path: str | None = None
+    replication: Annotated[int, Field(ge=0)] | None = None
     rows: str | None = None
     items: str | None = None
     users: str | None = None
@@ -93,6 +102,8 @@ class DataSection(Section):
             raise ValueError(f"dataset and {files[0]} exclude each other")
         if self.dataset is None and self.rows is None:
             raise ValueError("needs dataset (a data set known by name) or rows (a Parquet or CSV file)")
+        if self.dataset is None and self.replication is not None:
+            raise ValueError("replication belongs to dataset; a file of your own has none")
         if self.dataset is None and self.path is not None:
             raise ValueError("path belongs to dataset; give rows for a file of your own")
         if self.events is not None and self.history is not None:
@@ -194,6 +205,12 @@ class CalibrationSection(Section):
     folds: Annotated[int, Field(ge=2)] = 5
 
 
+class EvaluationSection(Section):
+    """What a report on treatment effects adds: `references` trains an S- and a T-learner on the same rows."""
+
+    references: bool = False
+
+
 class TrainingConfig(BaseModel):
     """The whole file. Build it with `load_config` or `from_mapping`; `resolved` is the way back."""
 
@@ -203,8 +220,11 @@ class TrainingConfig(BaseModel):
     data: DataSection
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
+    objective: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvaluationSection = EvaluationSection()
     sampling: SamplingSection = SamplingSection()
     calibration: CalibrationSection = CalibrationSection()
+    invariance: InvarianceSection | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
     @classmethod
@@ -219,7 +239,7 @@ class TrainingConfig(BaseModel):
         Raises:
             ConfigError: one sentence with the key and the source.
         """
-        sections = ("data", "model", "train", "sampling", "calibration")
+        sections = [name for name, field in cls.model_fields.items() if name not in ("features", "folder")]
         for key in mapping:
             if key not in SCHEMA_SECTIONS and key not in sections:
                 raise ConfigError(f"{source}: unknown key {key}{suggestion(key, (*SCHEMA_SECTIONS, *sections))}")
@@ -230,11 +250,12 @@ class TrainingConfig(BaseModel):
             raise ConfigError(f"{source}: {error}") from error
         rest = {key: mapping[key] for key in sections if key in mapping}
         try:
+            check_kind(features, rest)
             config = cls.model_validate({**rest, "features": features, "folder": folder})
         except ValueError as error:
             raise ConfigError(f"{source}: {first_problem(error, cls)}") from error
         config._check_tasks(source)
-        return config
+        return config.model_copy(update={"data": with_kind_defaults(features, config.data)})
 
     def _check_tasks(self, source: str) -> None:
         named = {
@@ -269,7 +290,7 @@ class TrainingConfig(BaseModel):
             if key in data:
                 data[key] = str(self.file(data[key]))
         sections = self.model_dump(mode="json", exclude={"features", "data"}, exclude_none=True)
-        return {**self.features.to_json(), "data": data, **sections}
+        return {**self.features.to_json(), "data": data, **sections_of(self.features.kind, sections)}
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainingConfig:

@@ -1,9 +1,13 @@
 """Tables of a loader and a declaration become a data set."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bundle.behaviours import Behaviours
 from bundle.columns import Column, Rows
 from bundle.items import UNKNOWN_ROW
 from bundle.schema import FeatureSchema, IdFeature, NumberFeature
@@ -12,60 +16,142 @@ from training.datasets.columns import feature_column, hashed
 from training.datasets.dataset import Dataset, Part, label_columns
 from training.datasets.fingerprint import fingerprint
 from training.datasets.histories import all_items, histories_of
-from training.datasets.split import SplitCodes, split_by_time
+from training.datasets.split import SplitCodes, split_at_random, split_by_time, with_validation
 from training.datasets.tables import Tables
+from training.datasets.treatments import Treated, check_arms, dose_ranges, treated
 from training.errors import DataError
 
 
-def assemble(tables: Tables, features: FeatureSchema, split: Split) -> Dataset:
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Rows in the order of the data set, with what was cut and left out on the way.
+
+    Attributes:
+        tables: without rows of arms that are not declared; its rows, split and truth in the new order.
+        time, users, behaviours, given: of the rows; `given` is None where no treatments are declared.
+        split: with the validation rows.
+        known_split: the same without validation rows that were drawn with the seed of the training.
+        notes: counts of what was dropped.
+    """
+
+    tables: Tables
+    time: NDArray[np.float64]
+    users: NDArray[np.uint64]
+    behaviours: Behaviours
+    given: Treated | None
+    split: SplitCodes
+    known_split: SplitCodes
+    notes: dict[str, int]
+
+
+def assemble(
+    tables: Tables, features: FeatureSchema, split: Split, *, seed: int = 0, environment: str | None = None
+) -> Dataset:
     """Sort by time, cut histories, hash columns, split and fingerprint.
+
+    Args:
+        tables: of a loader.
+        features: the declaration.
+        split: what [data.split] says.
+        seed: of the validation rows that are drawn where treatments are declared.
+        environment: the column of the rows that [invariance] names.
 
     Raises:
         DataError: naming the file, the column and, where there is one, the row of what does not fit.
     """
-    ids = features.ids
-    unsorted_time = tables.rows[ids.time].to_numpy()
-    unsorted_users = hashed(tables.rows[ids.user])
-    # Histories first: their messages count rows as the file does.
-    behaviours, dropped = histories_of(tables, unsorted_users, unsorted_time)
-    order = np.argsort(unsorted_time, kind="stable").astype(np.int64)
-    rows, time, users = tables.rows[order], unsorted_time[order], unsorted_users[order]
-    behaviours = behaviours.take(order)
-    codes = split_by_time(time, split.valid, split.test) if tables.split is None else tables.split[order]
-    user_columns, missing_users = _user_columns(tables, features, rows)
-    item_ids, item_columns, per_row = _item_columns(tables, features, rows, codes)
-    group = features.ids.group or features.ids.user
-    whole = Part(
-        rows=Rows(
-            time=time,
-            items=hashed(rows[ids.item])[:, None],
-            behaviours=behaviours,
-            user=user_columns,
-            candidate=_candidate_columns(tables, features, rows) | per_row,
-        ),
-        labels=label_columns(rows, features.label, features.tasks),
-        weights=label_columns(rows, features.weight, features.tasks),
-        groups=np.unique(hashed(rows[group]), return_inverse=True)[1].astype(np.int64),
-        users=users,
-        user_ids=rows[ids.user],
-        item_ids=rows[ids.item],
+    ordered = _ordered(tables, features, split, seed)
+    tables, given = ordered.tables, ordered.given
+    ranges: Mapping[str, tuple[float, float]] = {}
+    if features.treatment is not None and given is not None:
+        check_arms(ordered.split, given, features.treatment, tables.file("rows"))
+        ranges = dose_ranges(ordered.split, given, features.treatment, tables.file("rows"))
+    user_columns, missing_users = _user_columns(tables, features, tables.rows)
+    item_ids, item_columns, per_row = _item_columns(tables, features, ordered.split)
+    raw = Rows(
+        time=ordered.time,
+        items=_candidates(features, tables.rows),
+        behaviours=ordered.behaviours,
+        user=user_columns,
+        candidate=_candidate_columns(tables, features, tables.rows) | per_row,
     )
-    content = {"rows": rows} | {
+    content = {"rows": tables.rows} | {
         name: frame for name, frame in (("items", tables.items), ("users", tables.users)) if frame is not None
     }
     return Dataset(
         name=tables.name,
         features=features,
-        rows=rows,
+        rows=tables.rows,
         items=tables.items,
         users=tables.users,
-        split=codes,
-        whole=whole,
+        split=ordered.split,
+        whole=_whole(tables.rows, features, raw, ordered, environment),
         item_ids=item_ids,
         item_columns=item_columns,
-        fingerprint=fingerprint(content, behaviours, codes),
-        notes={**tables.notes, **dropped, **missing_users},
+        fingerprint=fingerprint(content, ordered.behaviours, ordered.known_split),
+        notes={**tables.notes, **ordered.notes, **missing_users},
+        dose_ranges=ranges,
+        known_truth=tables.truth,
     )
+
+
+def _ordered(tables: Tables, features: FeatureSchema, split: Split, seed: int) -> Ordered:
+    given: Treated | None = None
+    left_out: dict[str, int] = {}
+    if features.treatment is not None:
+        tables, given, left_out = treated(tables, features.treatment)
+    rows = tables.rows
+    time = np.zeros(len(rows)) if features.ids.time is None else rows[features.ids.time].to_numpy()
+    users = hashed(rows[features.ids.user])
+    # Histories first: their messages count rows as the file does.
+    behaviours, dropped = histories_of(tables, users, time)
+    known = _split(tables, split, time, users)
+    codes = known
+    if given is not None and not (known == 1).any():
+        codes = with_validation(known, users, given.arm, split.valid, seed)
+    order = np.argsort(time, kind="stable").astype(np.int64)
+    truth = None if tables.truth is None else tables.truth.take(order)
+    return Ordered(
+        tables=replace(tables, rows=rows[order], split=codes[order], truth=truth),
+        time=time[order],
+        users=users[order],
+        behaviours=behaviours.take(order),
+        given=None if given is None else given.take(order),
+        split=codes[order],
+        known_split=known[order],
+        notes={**left_out, **dropped},
+    )
+
+
+def _split(tables: Tables, split: Split, time: NDArray[np.float64], users: NDArray[np.uint64]) -> SplitCodes:
+    if tables.split is not None:
+        return tables.split
+    if split.by == "random":
+        return split_at_random(users, split.test, split.seed or 0)
+    return split_by_time(time, split.valid, split.test)
+
+
+def _whole(rows: pl.DataFrame, features: FeatureSchema, raw: Rows, ordered: Ordered, environment: str | None) -> Part:
+    nobody = pl.Series("item", [None] * len(rows), dtype=pl.String)
+    return Part(
+        rows=raw,
+        labels=label_columns(rows, features.label, features.tasks),
+        weights=label_columns(rows, features.weight, features.tasks),
+        groups=np.unique(hashed(rows[features.ids.group or features.ids.user]), return_inverse=True)[1].astype(
+            np.int64
+        ),
+        users=ordered.users,
+        user_ids=rows[features.ids.user],
+        item_ids=nobody if features.treatment is not None else rows[features.item_column],
+        treated=ordered.given,
+        environment=None if environment is None else rows[environment],
+    )
+
+
+def _candidates(features: FeatureSchema, rows: pl.DataFrame) -> NDArray[np.uint64]:
+    """The one candidate of each row (N, 1), or (N, 0) where treatments are declared."""
+    if features.treatment is not None:
+        return np.zeros((len(rows), 0), dtype=np.uint64)
+    return hashed(rows[features.item_column])[:, None]
 
 
 def _plain(features: FeatureSchema) -> list[IdFeature | NumberFeature]:
@@ -109,14 +195,18 @@ def _candidate_columns(tables: Tables, features: FeatureSchema, rows: pl.DataFra
 
 
 def _item_columns(
-    tables: Tables, features: FeatureSchema, rows: pl.DataFrame, codes: SplitCodes
+    tables: Tables, features: FeatureSchema, codes: SplitCodes
 ) -> tuple[NDArray[np.uint64], dict[str, Column], dict[str, Column]]:
     """Every item that may be scored, its columns, and row columns that override them.
 
     Item columns that only the rows hold are taken from the first training row of each item; the rows then keep their
-    own values too, so that an item that training never met is still described.
+    own values too, so that an item that training never met is still described. With treatments there are no item
+    columns, and the items are those of the behaviours.
     """
-    ids = all_items(tables, features.ids.item)
+    if features.treatment is not None:
+        return np.zeros(0, dtype=np.uint64), {}, {}
+    item, rows = features.item_column, tables.rows
+    ids = all_items(tables, item)
     from_table: dict[str, Column] = {}
     overrides: dict[str, Column] = {}
     train = rows.filter(pl.Series(codes == 0))
@@ -128,9 +218,9 @@ def _item_columns(
             if feature.name not in rows.columns:
                 raise DataError(f"{tables.file('items')}: there is no column {feature.name!r} (an item column)")
             overrides[feature.name] = feature_column(feature, rows[feature.name], tables.file("rows"))[:, None]
-            source = train.unique(features.ids.item, keep="first", maintain_order=True)
+            source = train.unique(item, keep="first", maintain_order=True)
         file = tables.file("items" if source is tables.items else "rows")
-        listed = hashed(source[features.ids.item])
+        listed = hashed(source[item])
         order = np.argsort(listed)
         values = feature_column(feature, source[feature.name], file)[order]
         from_table[feature.name] = _at(values, _rows_of(listed, ids))

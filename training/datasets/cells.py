@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 from training.errors import DataError
 
 Kind = Literal[
-    "id", "ids", "number", "label", "weight", "time", "text", "id_list", "text_list", "number_list", "time_list"
+    "id",
+    "ids",
+    "number",
+    "label",
+    "outcome",
+    "weight",
+    "time",
+    "text",
+    "arm",
+    "id_list",
+    "text_list",
+    "number_list",
+    "time_list",
 ]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
@@ -60,14 +72,16 @@ class Cells:
             return self._lists(column, kind)
         if kind in ("id", "text"):
             converted = self._ids(column)
+        elif kind == "arm":
+            converted = self._arms(column)
         elif kind == "time":
             converted = self._times(column)
         else:
             converted = self._numbers(column, booleans=kind == "label")
         if not self.nullable:
             self._refuse(column, converted.is_null(), "is empty")
-        if kind in ("label", "weight"):
-            self._check_label_or_weight(column, converted, kind)
+        if kind in ("label", "weight", "outcome"):
+            self._check_value(column, converted, kind)
         return converted.rename(self.name)
 
     def refuse(self, column: pl.Series, row: int, what: str) -> DataError:
@@ -126,11 +140,20 @@ class Cells:
         self._refuse(column, wrong, "must lie in [0, 2^32) seconds; is data.time_unit right?")
         return seconds
 
-    def _check_label_or_weight(self, column: pl.Series, numbers: pl.Series, kind: Kind) -> None:
+    def _arms(self, column: pl.Series) -> pl.Series:
+        """Text; flags and whole numbers are written as people write them: true, 1, and 1 also where 1.0 is stored."""
+        if column.dtype == pl.Boolean:
+            return column.cast(pl.String)
+        if not column.dtype.is_float():
+            return self._ids(column)
+        self._refuse(column, column.is_nan() | (column != column.round()), "an arm must be text or a whole number")
+        return column.cast(pl.Int64).cast(pl.String)
+
+    def _check_value(self, column: pl.Series, numbers: pl.Series, kind: Kind) -> None:
         self._refuse(column, numbers.is_nan(), "must not be NaN; leave the cell empty where there is no value")
         if kind == "label":
             self._refuse(column, (numbers != 0) & (numbers != 1), "a label must be 0 or 1")
-        else:
+        elif kind == "weight":
             self._refuse(column, numbers < 0, "a weight must not be negative")
 
     def _lists(self, column: pl.Series, kind: Kind) -> pl.Series:

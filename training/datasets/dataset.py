@@ -1,7 +1,7 @@
 """A data set tied to a declaration: rows in time order with labels, raw columns and point-in-time histories."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,24 +15,29 @@ from bundle.schema import FeatureSchema
 from training.config import SamplingSection
 from training.datasets.sampling import kept_rows
 from training.datasets.split import SPLITS, SplitCodes
+from training.datasets.tables import Truth
+from training.datasets.treatments import Treated
 
 SplitName = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows of a data set, N rows with one candidate each.
+    """Some rows of a data set, N rows with one candidate each; none where treatments are declared.
 
     Attributes:
         rows: raw columns and histories (strictly earlier seconds), as `bundle.encode.Encoder` takes them.
-        labels: by task, (N,) float32; NaN where the task has no label for the row.
+        labels: by task, (N,) float32; NaN where the task has no label for the row. With treatments the one outcome, in
+            its own units.
         weights: by task, (N,) float32.
         groups: (N,) int64, the key of GAUC.
         users: (N,) uint64, id64 of the user.
         user_ids: the users' texts.
-        item_ids: the items' texts.
+        item_ids: the items' texts; null where there are no candidates.
         negative_rate: by task, (N,) float32: share of the negatives like this row that were kept. None where nothing
             was dropped.
+        treated: arm and dose of each row, None where no treatments are declared.
+        environment: the texts of the column that [invariance] names, or None.
     """
 
     rows: Rows
@@ -43,6 +48,31 @@ class Part:
     user_ids: pl.Series
     item_ids: pl.Series
     negative_rate: Mapping[str, NDArray[np.float32]] | None = None
+    treated: Treated | None = None
+    environment: pl.Series | None = None
+
+    @property
+    def treatment(self) -> NDArray[np.int64]:
+        """Number of each row's arm, (N,); 0 is the control.
+
+        Raises:
+            ValueError: if no treatments are declared.
+        """
+        return self._treated().arm
+
+    @property
+    def dose(self) -> NDArray[np.float64]:
+        """Dose of each row in its own units, (N,); NaN where the arm has none.
+
+        Raises:
+            ValueError: if no treatments are declared.
+        """
+        return self._treated().dose
+
+    def _treated(self) -> Treated:
+        if self.treated is None:
+            raise ValueError("these rows have no treatments")
+        return self.treated
 
     def __len__(self) -> int:
         return len(self.users)
@@ -62,6 +92,8 @@ class Part:
             user_ids=self.user_ids.gather(rows),
             item_ids=self.item_ids.gather(rows),
             negative_rate=None if self.negative_rate is None else taken(self.negative_rate),
+            treated=None if self.treated is None else self.treated.take(rows),
+            environment=None if self.environment is None else self.environment.gather(rows),
         )
 
     def without_history(self) -> "Part":
@@ -71,7 +103,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """All rows, sorted by time (rows of one second in the file's order).
+    """All rows, sorted by time (rows of one second, and rows without a time, in the file's order).
 
     Attributes:
         name: of the data set.
@@ -85,6 +117,9 @@ class Dataset:
         item_columns: raw candidate columns of these items, from the item file, or from the training rows.
         fingerprint: SHA-256 over the content of everything above.
         notes: what was left out or filled in, as counts.
+        dose_ranges: by arm, the lowest and the highest dose of its training rows in their own units, or those that the
+            declaration says; only arms that have doses and rows.
+        known_truth: what is known of outcomes that did not happen. For `truth` alone.
     """
 
     name: str
@@ -98,6 +133,8 @@ class Dataset:
     item_columns: Mapping[str, Column]
     fingerprint: str
     notes: Mapping[str, int]
+    dose_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    known_truth: Truth | None = None
 
     @property
     def behaviours(self) -> Behaviours:
@@ -118,6 +155,17 @@ class Dataset:
     def part(self, split: SplitName) -> Part:
         """The rows of one split, oldest first."""
         return self.whole.take(self._indices()[split])
+
+    def truth(self, split: SplitName) -> dict[str, NDArray[Any]]:
+        """What is known of outcomes that did not happen, by name, in the order of `part`; empty where nothing is.
+
+        Only evaluation may ask: a network that has seen any of it has seen the answer. `docs/schema.md` lists what the
+        data sets known by name tell.
+        """
+        if self.known_truth is None:
+            return {}
+        truth = self.known_truth.take(self._indices()[split])
+        return {**truth.rows, **truth.shared}
 
     def columns(self, split: SplitName) -> Rows:
         """Raw columns and histories of one split."""

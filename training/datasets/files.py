@@ -13,7 +13,7 @@ import polars as pl
 from training.config import DataSection, TrainingConfig
 from training.config_text import suggestion
 from training.datasets.cells import Cells, Kind
-from training.datasets.split import split_by_column
+from training.datasets.split import SPLITS, split_by_column
 from training.datasets.tables import RowLists, Tables, declared_columns, separators
 from training.errors import DataError
 
@@ -85,7 +85,7 @@ def load_files(config: TrainingConfig) -> Tables:
         if (path := getattr(config.data, table)) is not None
     }
     wanted = declared_columns(config.features)
-    items = _entities(config, files, "items", config.features.ids.item, wanted["item"])
+    items = _entities(config, files, "items", config.features.ids.item or "", wanted["item"])
     users = _entities(config, files, "users", config.features.ids.user, wanted["user"])
     row_columns = dict(wanted["row"])
     for table, frame, columns in (("items", items, wanted["item"]), ("users", users, wanted["user"])):
@@ -98,7 +98,8 @@ def load_files(config: TrainingConfig) -> Tables:
     split = None
     if config.data.split.column is not None:
         where = f"{files['rows'].path}, column {config.data.split.column!r}"
-        split = split_by_column(rows[config.data.split.column].to_list(), where)
+        needed = SPLITS if config.features.treatment is None else ("train", "test")
+        split = split_by_column(rows[config.data.split.column].to_list(), where, needed)
     return Tables(
         name=files["rows"].path.name,
         rows=rows,
@@ -144,22 +145,7 @@ def _entities(
 
 
 def _rows(config: TrainingConfig, file: TableFile, features: Mapping[str, Kind]) -> pl.DataFrame:
-    schema = config.features
-    columns: dict[str, Kind] = {schema.ids.user: "id", schema.ids.item: "id", schema.ids.time: "time"}
-    purposes = {schema.ids.user: "ids.user", schema.ids.item: "ids.item", schema.ids.time: "ids.time"}
-    required = set(columns)
-    if schema.ids.group is not None:
-        columns.setdefault(schema.ids.group, "id")
-        purposes.setdefault(schema.ids.group, "ids.group")
-    for task, column in schema.label.items():
-        columns[column], purposes[column] = "label", f"label.{task}"
-    for task, column in schema.weight.items():
-        columns[column], purposes[column] = "weight", f"weight.{task}"
-        required.add(column)
-    if len(schema.label) == 1:  # with several tasks an empty label means that the task has none for the row
-        required |= set(schema.label.values())
-    if config.data.split.column is not None:
-        columns[config.data.split.column], purposes[config.data.split.column] = "text", "data.split.column"
+    columns, purposes, required = declared_cells(config)
     lists = _row_lists(config.data)
     if lists is not None:
         columns |= _list_kinds(lists)
@@ -173,6 +159,40 @@ def _rows(config: TrainingConfig, file: TableFile, features: Mapping[str, Kind])
     if not len(frame):
         raise DataError(f"{file.path}: there are no rows")
     return frame
+
+
+def declared_cells(config: TrainingConfig) -> tuple[dict[str, Kind], dict[str, str], set[str]]:
+    """Columns of the rows that are no features: their kinds, the keys that name them, and those without empty cells."""
+    schema, split = config.features, config.data.split
+    treatment = schema.treatment
+    entries: list[tuple[str, str | None, Kind, bool]] = [
+        ("ids.user", schema.ids.user, "id", True),
+        # Where treatments are declared, the item is a column of the behaviours only.
+        ("ids.item", schema.ids.item if treatment is None else None, "id", True),
+        ("ids.time", schema.ids.time, "time", True),
+        ("ids.group", schema.ids.group, "id", False),
+    ]
+    # With several tasks an empty label means that the task has none for the row.
+    label: Kind = "label" if treatment is None or treatment.outcome == "binary" else "outcome"
+    entries += [(f"label.{task}", name, label, len(schema.label) == 1) for task, name in schema.label.items()]
+    entries += [(f"weight.{task}", name, "weight", True) for task, name in schema.weight.items()]
+    if treatment is not None:
+        entries.append(("treatment.column", treatment.column, "arm", treatment.other_values == "refuse"))
+        entries.append(("treatment.dose", treatment.dose, "number", False))
+    entries.append(("data.split.column", split.column, "text", False))
+    entries.append(("invariance.column", environment_column(config), "text", False))
+    columns: dict[str, Kind] = {}
+    purposes: dict[str, str] = {}
+    for key, name, kind, _ in entries:
+        if name is not None:
+            columns.setdefault(name, kind)
+            purposes.setdefault(name, key)
+    return columns, purposes, {name for _, name, _, full in entries if full and name is not None}
+
+
+def environment_column(config: TrainingConfig) -> str | None:
+    """The column of the rows that [invariance] names."""
+    return None if config.invariance is None else config.invariance.column
 
 
 def _row_lists(data: DataSection) -> RowLists | None:
@@ -191,14 +211,14 @@ def _list_kinds(lists: RowLists) -> dict[str, Kind]:
 
 def _events(config: TrainingConfig, file: TableFile) -> pl.DataFrame:
     """The log of behaviours, its columns named as EVENT_COLUMNS."""
-    ids = config.features.ids
-    names = {"user": ids.user, "item": ids.item, "ts": ids.time}
-    kinds: dict[str, Kind] = {ids.user: "id", ids.item: "id", ids.time: "time"}
+    user, item, time = config.features.ids.user, config.features.item_column, config.features.time_column
+    names = {"user": user, "item": item, "ts": time}
+    kinds: dict[str, Kind] = {user: "id", item: "id", time: "time"}
     if config.data.event_type is not None:
         names["type"], kinds[config.data.event_type] = config.data.event_type, "id"
     if config.data.event_value is not None:
         names["value"], kinds[config.data.event_value] = config.data.event_value, "number"
     for field, column in names.items():
         file.require(column, f"the {field} of a behaviour")
-    frame = file.read(kinds, _cells(config, file, {ids.user, ids.item, ids.time}))
+    frame = file.read(kinds, _cells(config, file, {user, item, time}))
     return frame.select(pl.col(column).alias(field) for field, column in names.items())

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from bundle.schema import FeatureSchema, IdFeature, NumberFeature
 from training.datasets.cells import Kind
@@ -25,6 +27,23 @@ class RowLists:
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """What is known of outcomes that did not happen; evaluation reads it, and nothing else may.
+
+    Attributes:
+        rows: by name, arrays (N, ...) of one entry a row.
+        shared: by name, arrays that belong to no row, such as the doses at which curves are given.
+    """
+
+    rows: Mapping[str, NDArray[Any]]
+    shared: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64]) -> "Truth":
+        """The truth of some rows, in the order asked."""
+        return Truth({name: values[rows] for name, values in self.rows.items()}, self.shared)
+
+
+@dataclass(frozen=True, slots=True)
 class Tables:
     """A data set before it is tied to a declaration. Ids are text, times float64 seconds, labels float64 or null.
 
@@ -35,7 +54,8 @@ class Tables:
         users: one user a row, or None where the rows hold them.
         events: the log of all behaviours with EVENT_COLUMNS (type and value may be absent), or None.
         lists: the row columns that hold histories, or None.
-        split: of the rows, or None to split by time.
+        split: of the rows, or None to split them as [data.split] says.
+        truth: of the rows, where the data set tells it.
         files: table to the name that messages use.
         notes: what was left out or filled in, as counts.
     """
@@ -47,6 +67,7 @@ class Tables:
     events: pl.DataFrame | None = None
     lists: RowLists | None = None
     split: SplitCodes | None = None
+    truth: Truth | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
 
