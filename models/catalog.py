@@ -1,7 +1,7 @@
 """The literal table of every network."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from torch import nn
@@ -10,6 +10,13 @@ from models.ctr.dien import DIENConfig, DIENModel
 from models.ctr.din import DINConfig, DINModel
 from models.inputs import IdField, InputLayout, NumberField, Table
 from models.layers.attention_group import AttentionGroup
+from models.uplift.dcn_pd import DCNPD, DCNPDConfig
+from models.uplift.dragonnet import DragonNet, DragonNetConfig
+from models.uplift.drnet import DRNet, DRNetConfig
+from models.uplift.learners import EffectLearnerConfig, LearnerConfig
+from models.uplift.meta_learners import DRLearner, DRLearnerConfig, SLearner, TLearner, XLearner
+from models.uplift.tarnet import TARNet, TARNetConfig
+from models.uplift.vcnet import VCNet, VCNetConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,72 @@ def _tiny_dien() -> DIENConfig:
     return DIENConfig(layout=tiny_layout(), attention_groups=(group,), mlp_hidden_layers=(8, 4), use_negsampling=True)
 
 
+def tiny_user_layout() -> InputLayout:
+    """``tiny_layout`` without its candidates: what an uplift network takes."""
+    return replace(tiny_layout(), candidate_ids=(), candidate_numbers=())
+
+
+_ARMS = ("control", "letter", "call")
+
+
+def _tiny_tarnet() -> TARNetConfig:
+    return TARNetConfig(layout=tiny_user_layout(), treatments=_ARMS, representation_layers=(8, 6), head_layers=(5,))
+
+
+def _tiny_dragonnet() -> DragonNetConfig:
+    return DragonNetConfig(layout=tiny_user_layout(), treatments=_ARMS, representation_layers=(8, 6), head_layers=(5,))
+
+
+def _tiny_learner() -> LearnerConfig:
+    return LearnerConfig(layout=tiny_user_layout(), treatments=_ARMS, hidden_layers=(8, 5))
+
+
+def _tiny_x_learner() -> EffectLearnerConfig:
+    return EffectLearnerConfig(layout=tiny_user_layout(), treatments=_ARMS, hidden_layers=(8, 5), effect_layers=(4,))
+
+
+def _tiny_dr_learner() -> DRLearnerConfig:
+    return DRLearnerConfig(layout=tiny_user_layout(), treatments=_ARMS, hidden_layers=(8, 5), effect_layers=(4,))
+
+
+def _tiny_dcn_pd() -> DCNPDConfig:
+    return DCNPDConfig(layout=tiny_user_layout(), treatments=_ARMS, shared_layers=(8, 6), head_layers=(5,))
+
+
+def _tiny_drnet() -> DRNetConfig:
+    # The letter has no dose.
+    return DRNetConfig(
+        layout=tiny_user_layout(),
+        treatments=_ARMS,
+        dosed=_ARMS[2:],
+        base_layers=(8, 6),
+        treatment_layers=(5,),
+        head_layers=(4,),
+        strata=3,
+    )
+
+
+def _tiny_vcnet() -> VCNetConfig:
+    return VCNetConfig(
+        layout=tiny_user_layout(), treatments=_ARMS, dosed=_ARMS[2:], trunk_layers=(8, 6), head_layers=(5,)
+    )
+
+
 CATALOG: Final[Mapping[str, ModelEntry]] = {
     "dien": ModelEntry(DIENConfig, DIENModel, _tiny_dien),
     "din": ModelEntry(DINConfig, DINModel, _tiny_din),
+}
+
+UPLIFT_CATALOG: Final[Mapping[str, ModelEntry]] = {
+    # CFR is TARNet's network under another objective.
+    "cfr": ModelEntry(TARNetConfig, TARNet, _tiny_tarnet),
+    "dcn_pd": ModelEntry(DCNPDConfig, DCNPD, _tiny_dcn_pd),
+    "dr_learner": ModelEntry(DRLearnerConfig, DRLearner, _tiny_dr_learner),
+    "dragonnet": ModelEntry(DragonNetConfig, DragonNet, _tiny_dragonnet),
+    "drnet": ModelEntry(DRNetConfig, DRNet, _tiny_drnet),
+    "s_learner": ModelEntry(LearnerConfig, SLearner, _tiny_learner),
+    "t_learner": ModelEntry(LearnerConfig, TLearner, _tiny_learner),
+    "tarnet": ModelEntry(TARNetConfig, TARNet, _tiny_tarnet),
+    "vcnet": ModelEntry(VCNetConfig, VCNet, _tiny_vcnet),
+    "x_learner": ModelEntry(EffectLearnerConfig, XLearner, _tiny_x_learner),
 }

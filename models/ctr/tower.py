@@ -9,6 +9,7 @@ from models.layers.advanced_activations import Activation
 from models.layers.dense import Dense
 from models.layers.mlp import HiddenLayers, split_affine
 from models.layers.normalization import LayerNorm
+from models.multitask import Top
 
 
 class UserCandidateTower(nn.Module):
@@ -19,7 +20,7 @@ class UserCandidateTower(nn.Module):
 
     Args:
         user_width: Du, may be 0.
-        candidate_width: Dc.
+        candidate_width: Dc, may be 0.
         hidden_layers: may be empty.
         tasks: K.
         activation: of the hidden layers.
@@ -28,7 +29,7 @@ class UserCandidateTower(nn.Module):
         input_norm: layer normalisation of [user, candidate].
 
     Raises:
-        ValueError: if nothing comes in on the candidate side.
+        ValueError: if nothing comes in.
     """
 
     def __init__(
@@ -43,9 +44,7 @@ class UserCandidateTower(nn.Module):
         input_norm: bool = False,
     ) -> None:
         super().__init__()
-        if candidate_width < 1:
-            raise ValueError("the network must have at least one candidate feature, got none")
-        width = user_width + candidate_width
+        width = input_width(user_width, candidate_width)
         self.norm: LayerNorm | None = LayerNorm(width) if input_norm else None
         self.hidden: HiddenLayers | None = None
         if len(hidden_layers) > 0:
@@ -62,22 +61,94 @@ class UserCandidateTower(nn.Module):
         kernel, bias = self.head.affine()
         return self._first(kernel, bias, user, candidate)
 
-    def _first(self, kernel: Tensor, bias: Tensor, user: Tensor, candidate: Tensor) -> Tensor:
-        """The first affine map of [user, candidate], normalised where asked.
+    def training_outputs(self, user: Tensor, candidate: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and an auxiliary loss of 0."""
+        return self(user, candidate), user.new_zeros(())
 
-        A normalised row times the kernel is (row @ K - mean sum(K)) / sd with K = gamma * kernel, so the user's share
-        of the product is still computed once a user.
-        """
+    def gate_statistics(self) -> dict[str, dict[str, float]]:
+        """There are no gates."""
+        return {}
+
+    def _first(self, kernel: Tensor, bias: Tensor, user: Tensor, candidate: Tensor) -> Tensor:
         if self.norm is None:
-            return split_affine(kernel, bias, user, candidate)
-        width = user.size(-1) + candidate.size(-1)
-        mean = (user.sum(-1, keepdim=True).unsqueeze(1) + candidate.sum(-1, keepdim=True)) / width
-        squares = (user * user).sum(-1, keepdim=True).unsqueeze(1) + (candidate * candidate).sum(-1, keepdim=True)
-        variance = (squares / width - mean * mean).clamp_min(0.0)
-        scaled = kernel * self.norm.gamma.unsqueeze(-1)
-        product = split_affine(scaled, torch.zeros_like(bias), user, candidate)
-        centred = (product - mean * scaled.sum(0)) * torch.rsqrt(variance + self.norm.eps)
-        return centred + (torch.matmul(self.norm.beta, kernel) + bias)
+            return joined_affine(kernel, bias, user, candidate)
+        return normalised_affine(kernel, bias, user, candidate, self.norm.gamma, self.norm.beta, self.norm.eps)
+
+
+class MultiTaskTower(nn.Module):
+    """A top for several tasks on [user, candidate] whose first layer meets each user once.
+
+    Shapes: user (U, Du), candidate (U, C, Dc); returns logits (U, C, K). State: top.*, with ``input_norm`` norm.*.
+
+    Args:
+        user_width: Du, may be 0.
+        candidate_width: Dc, may be 0.
+        top: built for the sum of both.
+        input_norm: layer normalisation of [user, candidate].
+
+    Raises:
+        ValueError: if nothing comes in.
+    """
+
+    def __init__(self, user_width: int, candidate_width: int, top: Top, input_norm: bool = False) -> None:
+        super().__init__()
+        width = input_width(user_width, candidate_width)
+        self.norm: LayerNorm | None = LayerNorm(width) if input_norm else None
+        self.top = top
+
+    def forward(self, user: Tensor, candidate: Tensor) -> Tensor:
+        """Logits."""
+        return self.top.after_first_affine(self._first(user, candidate))
+
+    def training_outputs(self, user: Tensor, candidate: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the auxiliary loss of the top, a scalar."""
+        return self.top.training_outputs(self._first(user, candidate))
+
+    def gate_statistics(self) -> dict[str, dict[str, float]]:
+        """By task, as the top gives them; empty where it has no gates."""
+        return self.top.gate_statistics()
+
+    def _first(self, user: Tensor, candidate: Tensor) -> Tensor:
+        kernel, bias = self.top.first_affine()
+        if self.norm is None:
+            return joined_affine(kernel, bias, user, candidate)
+        return normalised_affine(kernel, bias, user, candidate, self.norm.gamma, self.norm.beta, self.norm.eps)
+
+
+def input_width(user_width: int, candidate_width: int) -> int:
+    """Width of [user, candidate].
+
+    Raises:
+        ValueError: if both are 0.
+    """
+    if user_width + candidate_width < 1:
+        raise ValueError("the network must have at least one user or candidate feature, got none")
+    return user_width + candidate_width
+
+
+def joined_affine(kernel: Tensor, bias: Tensor, user: Tensor, candidate: Tensor) -> Tensor:
+    """[user, candidate] @ kernel + bias, (U, C, units); either side may be without columns."""
+    if candidate.size(-1) > 0:
+        return split_affine(kernel, bias, user, candidate)
+    return (torch.matmul(user, kernel) + bias).unsqueeze(1).expand(-1, candidate.size(1), -1)
+
+
+def normalised_affine(
+    kernel: Tensor, bias: Tensor, user: Tensor, candidate: Tensor, gamma: Tensor, beta: Tensor, eps: float
+) -> Tensor:
+    """The same of layer-normalised rows.
+
+    A normalised row times the kernel is (row @ K - mean sum(K)) / sd with K = gamma * kernel, so the user's share of
+    the product is still computed once a user.
+    """
+    width = user.size(-1) + candidate.size(-1)
+    mean = (user.sum(-1, keepdim=True).unsqueeze(1) + candidate.sum(-1, keepdim=True)) / width
+    squares = (user * user).sum(-1, keepdim=True).unsqueeze(1) + (candidate * candidate).sum(-1, keepdim=True)
+    variance = (squares / width - mean * mean).clamp_min(0.0)
+    scaled = kernel * gamma.unsqueeze(-1)
+    product = joined_affine(scaled, torch.zeros_like(bias), user, candidate)
+    centred = (product - mean * scaled.sum(0)) * torch.rsqrt(variance + eps)
+    return centred + (torch.matmul(beta, kernel) + bias)
 
 
 class WidePart(nn.Module):

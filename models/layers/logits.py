@@ -54,11 +54,7 @@ class LogitCorrection(nn.Module):
     def _log_rate(self, logits: Tensor, sample_rate: Tensor) -> Tensor:
         if sample_rate.dim() > 2:
             raise ValueError(f"sample_rate must be (B,) or (B, 1), got {list(sample_rate.shape)}")
-        rate = sample_rate.to(logits.dtype)
-        if torch.jit.is_scripting() or torch.compiler.is_exporting():  # type: ignore[attr-defined]
-            rate = torch.clamp_min(rate, 1e-8)  # a graph cannot raise on a value
-        elif bool((sample_rate <= 0).any()):
-            raise ValueError(f"sample_rate must be positive, got a minimum of {float(sample_rate.min())}")
+        rate = _positive(sample_rate.to(logits.dtype))
         # Aligned on the batch axis: (B, 1) against (B,) must never become (B, B).
         if logits.dim() == 2 and rate.dim() == 1:
             rate = rate.unsqueeze(1)
@@ -69,3 +65,14 @@ class LogitCorrection(nn.Module):
         if rate.dim() > 0 and rate.size(0) != 1 and rate.size(0) != logits.size(0):
             raise ValueError(f"sample_rate must have {logits.size(0)} rows as the logits, got {rate.size(0)}")
         return torch.log(rate)
+
+
+def _positive(rate: Tensor) -> Tensor:
+    # A graph cannot raise on a value. The two questions are asked apart: TorchScript knows only the first.
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        return torch.clamp_min(rate, 1e-8)
+    if torch.compiler.is_exporting():
+        return torch.clamp_min(rate, 1e-8)
+    if bool((rate <= 0).any()):
+        raise ValueError(f"sample_rate must be positive, got a minimum of {float(rate.min())}")
+    return rate

@@ -16,7 +16,7 @@ class Regularized(nn.Module):
         self._penalties: dict[str, Regularizer] = {}
 
     def penalize(self, parameter: str, regularizer: Regularizer | None) -> None:
-        """Attach a penalty to one of the own parameters (None: nothing to attach)."""
+        """Attach a penalty to one of the own parameters, a dotted name for one in a list (None: nothing to attach)."""
         if regularizer is not None:
             self._penalties[parameter] = regularizer
 
@@ -27,5 +27,5 @@ class Regularized(nn.Module):
         for module in self.modules():
             if isinstance(module, Regularized):
                 for name, penalty in module._penalties.items():
-                    total = total + penalty(getattr(module, name))
+                    total = total + penalty(module.get_parameter(name))
         return total
