@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import container, logs
-from service.api import openapi, operating, problems, scoring, storing
+from service.api import openapi, operating, problems, scoring, storing, uplift
 from service.api.context import RequestContext
 from service.api.keys import Keys
 from service.metrics import Metrics
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    for router in (scoring.router, storing.router, operating.router):
+    for router in (scoring.router, uplift.router, storing.router, operating.router):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
     problems.install(app)

@@ -1,5 +1,6 @@
 """Everything one app is made of, put together from its settings and taken apart again."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +12,7 @@ from service.behaviours.histories import Histories
 from service.core.admission import Admission
 from service.core.registry import Registry
 from service.core.scorer import Scorer
+from service.core.uplifter import Uplifter
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -27,7 +29,9 @@ class Container:
     gate: Gate
     registry: Registry
     histories: Histories
+    executor: ThreadPoolExecutor
     scorer: Scorer
+    uplifter: Uplifter
 
     @property
     def store(self) -> BehaviourStore:
@@ -43,7 +47,7 @@ class Container:
     async def stop(self) -> None:
         """Let go of everything, in the order of use."""
         self.admission.draining = True
-        self.scorer.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)  # runs that are under way finish
         await self.registry.close()
         await self.histories.close()
         self.metrics.end_process()
@@ -59,6 +63,9 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
     admission = Admission(settings.limits, metrics)
     registry = Registry(settings.models, settings.routes, settings.threads, metrics)
     histories = Histories(open_store(settings.store), settings.store, metrics)
+    # A run holds a core for milliseconds; on the event loop it would hold up every other request.
+    executor = ThreadPoolExecutor(settings.threads.engine, thread_name_prefix="engine")
+    ignore_unknown = settings.validation.extra == "ignore"
     return Container(
         settings=settings,
         metrics=metrics,
@@ -66,11 +73,7 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
         gate=Gate(keys, admission, settings.limits, metrics),
         registry=registry,
         histories=histories,
-        scorer=Scorer(
-            registry,
-            histories,
-            metrics,
-            threads=settings.threads.engine,
-            ignore_unknown=settings.validation.extra == "ignore",
-        ),
+        executor=executor,
+        scorer=Scorer(registry, histories, metrics, executor, ignore_unknown=ignore_unknown),
+        uplifter=Uplifter(registry, histories, metrics, executor, ignore_unknown=ignore_unknown),
     )

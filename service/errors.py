@@ -8,7 +8,7 @@ The tree::
     ├── ScopeMissing          403  scope_missing
     ├── UnknownModel          404  model_unknown
     │   └── UnknownVersion    404  version_unknown
-    ├── UnknownCampaign       404  campaign_unknown
+    ├── UnknownCampaign       404  campaign_not_found
     ├── BodyTooLarge          413  body_too_large
     ├── UriTooLong            414  uri_too_long
     ├── WrongContentType      415  content_type
@@ -26,8 +26,9 @@ The tree::
 path of the machine: they go to the client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,10 @@ class UnknownVersion(UnknownModel):
 
 
 class UnknownCampaign(ServiceError):
-    """``routes.campaigns`` has no such entry."""
+    """``routes.campaigns`` has no such entry, or no model of kind uplift is served for it."""
 
     status = 404
-    code = "campaign_unknown"
+    code = "campaign_not_found"
     title = "Unknown campaign"
 
 
@@ -154,6 +155,16 @@ class InvalidFeatures(ServiceError):
     def __init__(self, detail: str, problems: Sequence[Problem] = (), code: str = "schema") -> None:
         super().__init__(detail, problems)
         self.code = code
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> Self:
+        """One error out of single faults, at least one; its code is the faults' own where they agree."""
+        found = list(problems)
+        codes = {problem.code for problem in found}
+        first = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        detail = f"{first.pointer or 'the body'}: {first.detail}{more}"
+        return cls(detail, found, codes.pop() if len(codes) == 1 else "schema")
 
 
 class HeadersTooLarge(ServiceError):

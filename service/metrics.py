@@ -6,7 +6,7 @@ processes ``PROMETHEUS_MULTIPROC_DIR`` is set before this module is imported, an
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -33,7 +33,11 @@ class Metrics:
             name + "http_request_seconds", "Time of a whole request.", ["route"], buckets=_SECONDS, registry=registry
         )
         self.stage_seconds = Histogram(
-            name + "stage_seconds", "Time of one stage of /score.", ["stage"], buckets=_SHORT, registry=registry
+            name + "stage_seconds",
+            "Time of one stage of /score and /uplift.",
+            ["stage"],
+            buckets=_SHORT,
+            registry=registry,
         )
         self.stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.in_flight = Gauge(
@@ -45,6 +49,7 @@ class Metrics:
         self.shed = Counter(name + "shed", "Requests refused by admission.", ["reason"], registry=registry)
         self._store(registry, name)
         self._models(registry, name)
+        self._uplift(registry, name)
 
     def _store(self, registry: CollectorRegistry, name: str) -> None:
         self.store_seconds = Histogram(
@@ -87,6 +92,29 @@ class Metrics:
             name + "reload_seconds",
             "Time to load one version.",
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=registry,
+        )
+
+    def _uplift(self, registry: CollectorRegistry, name: str) -> None:
+        self.uplift_users = Counter(
+            name + "uplift_users", "Users that /uplift answered for.", ["model"], registry=registry
+        )
+        self.effects = Summary(
+            name + "uplift_effect", "Mean effect of a request's users.", ["model", "treatment"], registry=registry
+        )
+        self.overlap = Counter(
+            name + "uplift_overlap",
+            "Users by how far the data speaks for an arm.",
+            ["model", "flag"],
+            registry=registry,
+        )
+        self.recommended = Counter(
+            name + "uplift_recommended", "Users by recommended treatment.", ["model", "treatment"], registry=registry
+        )
+        self.unknown_effects = Counter(
+            name + "uplift_unknown",
+            "Effects sent as null because a number was not finite.",
+            ["model"],
             registry=registry,
         )
 

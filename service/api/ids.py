@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from service.api.problems import invalid
-from service.api.schemas import BehavioursRequest, ScoreRequest, UpliftRequest, UsersRequest
+from service.api.schemas import BehavioursRequest, ScoreRequest, UsersRequest
+from service.api.uplift_schemas import UpliftRequest
 from service.errors import Problem
 
 AnyRequest = ScoreRequest | UpliftRequest | BehavioursRequest | UsersRequest

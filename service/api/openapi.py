@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api import schemas
+from service.api import schemas, uplift_schemas
 from service.api.problems import MEDIA_TYPE
 from service.settings import LimitSettings
 
@@ -40,7 +40,32 @@ _EVENT_EXAMPLES: dict[str, Any] = {
 _USER_EXAMPLES: dict[str, Any] = {
     "one user": {"value": {"users": [{"user_id": "196", "features": {"age": 49, "occupation": "writer"}}]}}
 }
-_UPLIFT_EXAMPLES: dict[str, Any] = {"two users": {"value": {"users": [{"user_id": "7"}, {"user_id": "8"}]}}}
+_UPLIFT_EXAMPLES: dict[str, Any] = {
+    "two users": {"value": {"users": [{"user_id": "7"}, {"user_id": "8"}]}},
+    "with an interval": {"value": {"users": [{"user_id": "7", "features": {}}], "interval": 0.9}},
+}
+_UPLIFT_REPLY_EXAMPLE: dict[str, Any] = {
+    "request_id": "0199d1f2-7a54-7c1e-9f6b-2f1d5c0a9e12",
+    "model": {"name": "incentive", "version": "1.0.0"},
+    "users": [
+        {
+            "user_id": "7",
+            "outcomes": {"control": 0.34, "coupon": 0.79},
+            "effects": {"coupon": 0.45},
+            "intervals": {"coupon": [0.38, 0.52]},
+            "propensity": {"control": 0.24, "coupon": 0.76},
+            "overlap": {"coupon": "ok"},
+            "dose_response": {
+                "coupon": {"dose": [0.0, 1.5, 3.0], "outcome": [0.6, 0.77, 0.81], "supported": [False, True, True]}
+            },
+            "recommended": {"treatment": "coupon", "dose": 1.2, "expected_gain": 3.1},
+            "warnings": [],
+        }
+    ],
+    "budget": {"spent": 97.0, "expected_gain": 41.2, "shadow_price": 0.3, "treated": 61},
+    "degraded": [],
+    "warnings": [],
+}
 
 _STATUS_TEXT = {
     400: "The request cannot be read.",
@@ -61,9 +86,14 @@ READ_STATUSES = (401, 403, 414, 431, 500)
 
 REQUESTS: dict[type[BaseModel], dict[str, Any]] = {
     schemas.ScoreRequest: _SCORE_EXAMPLES,
-    schemas.UpliftRequest: _UPLIFT_EXAMPLES,
+    uplift_schemas.UpliftRequest: _UPLIFT_EXAMPLES,
     schemas.BehavioursRequest: _EVENT_EXAMPLES,
     schemas.UsersRequest: _USER_EXAMPLES,
+}
+
+REPLY_EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
+    schemas.ScoreReply: _REPLY_EXAMPLE,
+    uplift_schemas.UpliftReply: _UPLIFT_REPLY_EXAMPLE,
 }
 
 
@@ -101,13 +131,14 @@ def answers(model: type[BaseModel], statuses: tuple[int, ...] = WORK_STATUSES) -
         "description": model.__doc__ or "",
         "content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}},
     }
-    if model is schemas.ScoreReply:
-        found[200]["content"]["application/json"]["example"] = _REPLY_EXAMPLE
+    if model in REPLY_EXAMPLES:
+        found[200]["content"]["application/json"]["example"] = REPLY_EXAMPLES[model]
     return found
 
 
 _REPLIES: tuple[type[BaseModel], ...] = (
     schemas.ScoreReply,
+    uplift_schemas.UpliftReply,
     schemas.WriteReply,
     schemas.DeleteReply,
     schemas.HealthReply,

@@ -1,6 +1,6 @@
 """Every error as an RFC 9457 problem document, made in one place."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -110,13 +110,8 @@ def from_validation(error: ValidationError) -> InvalidFeatures:
 
 
 def invalid(problems: Iterable[Problem]) -> InvalidFeatures:
-    """One 422 out of single faults; its code is the faults' own where they agree."""
-    found: Sequence[Problem] = list(problems)
-    codes = {problem.code for problem in found}
-    first = found[0]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    detail = f"{first.pointer or 'the body'}: {first.detail}{more}"
-    return InvalidFeatures(detail, found, codes.pop() if len(codes) == 1 else "schema")
+    """One 422 out of single faults."""
+    return InvalidFeatures.of(problems)
 
 
 def _sentence(fault: Any) -> str:

@@ -142,48 +142,6 @@ class DeleteReply(Reply):
     deleted: bool
 
 
-class UpliftUser(Strict):
-    """One user of a campaign."""
-
-    user_id: Id
-    features: dict[str, FeatureValue] = Field(default_factory=dict)
-
-
-class Interval(Strict):
-    """The level of an interval, and how it is made."""
-
-    level: float = Field(gt=0, lt=1, allow_inf_nan=False)
-    method: Text | None = None
-
-
-class TreatmentCost(Strict):
-    """Cost of one treatment: base plus dose times per_dose."""
-
-    base: Number = 0
-    per_dose: Number = 0
-
-
-class Budget(Strict):
-    """What a campaign may spend."""
-
-    total: Number
-    costs: dict[str, TreatmentCost]
-    value_per_outcome: Number = 1
-
-
-class UpliftRequest(Strict):
-    """Users whose treatment effects are asked for."""
-
-    users: list[UpliftUser] = Field(min_length=1)
-    treatments: list[Text] | None = None
-    doses: dict[str, Number] | None = None
-    dose_grid: Annotated[int, Field(ge=2, le=201)] | None = None
-    interval: float | Interval | None = None
-    budget: Budget | None = None
-    campaign: Text | None = Field(None, description="Picks routes.campaigns.<name>.")
-    model: Text | None = None
-
-
 class VersionOut(Reply):
     """One version in the model store."""
 

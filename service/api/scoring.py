@@ -1,4 +1,4 @@
-"""POST /score and POST /uplift."""
+"""POST /score."""
 
 import time
 from typing import Any
@@ -9,12 +9,11 @@ from starlette.responses import Response
 from bundle.request import Behaviour, ScoreQuery
 from service.api import body
 from service.api.ids import ids_fit
-from service.api.openapi import answers, problems_only, takes
+from service.api.openapi import answers, takes
 from service.api.problems import to_json
-from service.api.schemas import ScoreReply, ScoreRequest, UpliftRequest
+from service.api.schemas import ScoreReply, ScoreRequest
 from service.container import Container
 from service.core.scorer import Answer
-from service.errors import UnknownCampaign, UnknownModel
 
 router = APIRouter()
 
@@ -66,26 +65,3 @@ def _reply(request_id: str, answer: Answer, *, raw: bool) -> dict[str, Any]:
     if raw:
         reply["logits"] = {task: scored.logits[0, :, k].tolist() for k, task in enumerate(answer.tasks)}
     return reply
-
-
-@router.post("/uplift", responses=problems_only(), openapi_extra=takes(UpliftRequest), tags=["scoring"])
-async def uplift(request: Request) -> Response:
-    """Treatment effects; 404 while no bundle of kind uplift is loaded."""
-    container: Container = request.app.state.container
-    settings = container.settings
-    async with container.gate.enter(request, "uplift"):
-        asked = await body.read(request, UpliftRequest, settings, {"users": settings.limits.users})
-        ids_fit(asked, settings.limits.id_bytes)
-        with container.registry.lease(_uplift_model(container, asked), "uplift") as version:
-            # The loader refuses bundles of kind uplift until effects are computed here, so none arrives.
-            raise UnknownModel(f"{version.name} cannot answer /uplift.")
-
-
-def _uplift_model(container: Container, asked: UpliftRequest) -> str | None:
-    """The model that the request names, else its campaign's, else the default route's (None)."""
-    if asked.model is not None or asked.campaign is None:
-        return asked.model
-    try:
-        return container.settings.routes.campaigns[asked.campaign]
-    except KeyError:
-        raise UnknownCampaign("routes.campaigns has no such campaign.") from None

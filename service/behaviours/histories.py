@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -98,16 +98,21 @@ class Histories:
 
     async def read(self, user_id: str) -> History:
         """The history of one user; never raises for a store that is away."""
+        return (await self.read_many([user_id]))[0]
+
+    async def read_many(self, user_ids: Sequence[str]) -> list[History]:
+        """The histories of users, in one round trip; never raises for a store that is away."""
         if self._may_read():
             started = time.perf_counter()
             try:
-                reading = await self.store.read([user_id])
+                reading = await self.store.read(user_ids)
             except StoreError as error:
                 self._failed(error)
             else:
                 self._succeeded(time.perf_counter() - started)
-                return self._from_store(user_id, reading.users[0], reading.marker)
-        return self._without_store(user_id)
+                found = zip(user_ids, reading.users, strict=True)
+                return [self._from_store(user_id, user, reading.marker) for user_id, user in found]
+        return [self._without_store(user_id) for user_id in user_ids]
 
     def _may_read(self) -> bool:
         # The probe of an open breaker is the watcher's, which has more patience than a request; requests probe only

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, overload
 
 import structlog
 
@@ -17,15 +17,18 @@ from bundle.errors import BundleError, BundleRefused
 from bundle.loading import Limits
 from bundle.store import ModelStore
 from bundle.versions import Precedence, precedence
+from service.core.opening import Version, open_version
 from service.core.resolving import ModelName, Resolver, Slots
-from service.core.version import ServedVersion, load_version
+from service.core.uplift_version import UpliftVersion
+from service.core.version import ServedVersion
+from service.engines.opening import EngineOptions
 from service.metrics import Metrics
 from service.settings import ModelSettings, RouteSettings, ThreadSettings
 
 log = structlog.get_logger(__name__)
 
 Kind = Literal["ctr", "uplift"]
-Loader = Callable[[Path], ServedVersion]
+Loader = Callable[[Path], Version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class _Attempt:
 class Slot:
     """A served version and the requests that hold it; closed when it is retired and the last one lets go."""
 
-    def __init__(self, served: ServedVersion, state: tuple[object, ...]) -> None:
+    def __init__(self, served: Version, state: tuple[object, ...]) -> None:
         self.served = served
         self.state = state
         self.changed_on_disk = False
@@ -113,13 +116,11 @@ class Registry:
         self._settings = settings
         self._store = ModelStore(settings.dir)
         self._load: Loader = load or (
-            lambda path: load_version(
+            lambda path: open_version(
                 path,
-                settings.engine,
-                threads=threads.intra,
-                inter_threads=threads.inter,
+                EngineOptions(settings.engine, threads.intra, threads.inter),
+                Limits(file_bytes=settings.max_bytes, total_bytes=settings.max_bytes),
                 expected=(path.parent.name, path.name),
-                limits=Limits(file_bytes=settings.max_bytes, total_bytes=settings.max_bytes),
             )
         )
         self._metrics = metrics
@@ -141,13 +142,22 @@ class Registry:
         """Versions that were refused and still stand in the store."""
         return [attempt.failure for attempt in self._attempts.values()]
 
-    @contextmanager
-    def lease(self, spec: str | None, kind: Kind) -> Iterator[ServedVersion]:
+    @overload
+    def lease(self, spec: str | None, kind: Literal["ctr"]) -> AbstractContextManager[ServedVersion]: ...
+
+    @overload
+    def lease(self, spec: str | None, kind: Literal["uplift"]) -> AbstractContextManager[UpliftVersion]: ...
+
+    def lease(self, spec: str | None, kind: Kind) -> AbstractContextManager[Version]:
         """Hold the version that a request names (None: the default route) while the block runs.
 
         Raises:
-            UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``.
+            UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``; as the block begins.
         """
+        return self._leased(spec, kind)
+
+    @contextmanager
+    def _leased(self, spec: str | None, kind: Kind) -> Iterator[Version]:
         while True:
             slot: Slot = self._resolver.resolve(spec, kind)
             if slot.acquire():

@@ -86,6 +86,8 @@ class Resolver:
                     "models.keep versions and neither an alias nor models.preload names it.",
                 )
             raise _unknown(UnknownVersion, "The model has no such version or alias.")
+        if slot.served.manifest.kind != kind:
+            raise _unknown(UnknownVersion, f"That version of the model is not of kind {kind}.")
         return slot
 
     def _only(self, kind: str) -> "Slot":

@@ -40,19 +40,24 @@ class Scorer:
         registry: Which versions serve.
         histories: Where histories come from.
         metrics: Times each stage apart.
-        threads: Graph runs at the same time.
+        executor: Where graphs run.
         ignore_unknown: Drop feature names that the bundle does not know instead of refusing the request.
     """
 
     def __init__(
-        self, registry: Registry, histories: Histories, metrics: Metrics, *, threads: int, ignore_unknown: bool
+        self,
+        registry: Registry,
+        histories: Histories,
+        metrics: Metrics,
+        executor: ThreadPoolExecutor,
+        *,
+        ignore_unknown: bool,
     ) -> None:
         self._registry = registry
         self._histories = histories
         self._metrics = metrics
         self._ignore_unknown = ignore_unknown
-        # A run holds a core for milliseconds; on the event loop it would hold up every other request.
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+        self._executor = executor
 
     async def score(self, query: ScoreQuery, model: str | None) -> Answer:
         """Score one slate with the version that ``model`` names.
@@ -87,7 +92,7 @@ class Scorer:
         try:
             return await loop.run_in_executor(self._executor, _score, version, query, stored, lost)
         except FeatureError as error:
-            raise _invalid(error) from error
+            raise invalid_features(error) from error
         except (EngineError, NonFiniteLogits) as error:
             self._metrics.non_finite.inc(isinstance(error, NonFiniteLogits))
             raise InferenceFailed("The model failed on this request; nothing is wrong with its form.") from error
@@ -112,23 +117,14 @@ class Scorer:
         warnings += (f"missing_feature:{name}" for name in scored.missing)
         return Answer(version.name, version.version, version.tasks, scored, history, degraded, warnings)
 
-    def close(self) -> None:
-        """Wait for runs that are under way."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
 
 def _score(version: ServedVersion, query: ScoreQuery, stored: StoredUser | None, lost: bool) -> Scored:
     return version.score(query, stored, without_history=lost)
 
 
-def _invalid(error: FeatureError) -> InvalidFeatures:
-    problems = [Problem(found.pointer, found.code, found.message) for found in error.problems]
-    codes = {problem.code for problem in problems}
-    first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return InvalidFeatures(
-        f"{first.pointer}: {first.detail}{more}", problems, codes.pop() if len(codes) == 1 else "schema"
-    )
+def invalid_features(error: FeatureError) -> InvalidFeatures:
+    """What a bundle found wrong with features, as the service says it."""
+    return InvalidFeatures.of(Problem(found.pointer, found.code, found.message) for found in error.problems)
 
 
 def _without_unknown(query: ScoreQuery, version: ServedVersion, warnings: list[str]) -> ScoreQuery:

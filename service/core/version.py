@@ -19,8 +19,10 @@ from bundle.errors import BundleRefused, FeatureError
 from bundle.loading import Bundle, Limits, open_bundle
 from bundle.request import ScoreQuery, StoredUser, rows_from_query
 from service.engines.base import Engine, EngineError
+from service.engines.opening import EngineName, EngineOptions, open_engine
 
-EngineName = Literal["onnx", "torchscript"]
+__all__ = ["EngineName", "Scored", "ServedVersion", "Stage", "load_version", "served_version"]
+
 Stage = Literal["encode", "engine", "correct"]
 
 GOLDEN_TOLERANCE = 1e-4
@@ -164,7 +166,7 @@ def load_version(
     limits: Limits | None = None,
     expected: tuple[str, str] | None = None,
 ) -> ServedVersion:
-    """Open a bundle, load its graph and reproduce its golden rows: after this it may take traffic.
+    """Open a bundle of kind ctr, load its graph and reproduce its golden rows: after this it may take traffic.
 
     The order matters: nothing of a graph is parsed before every digest was checked.
 
@@ -179,32 +181,38 @@ def load_version(
     Raises:
         BundleRefused: The bundle breaks a rule, its graph does not load or does not give training's logits.
     """
+    opened = open_named(path, limits, expected)
+    return served_version(opened, EngineOptions(engine, threads, inter_threads))
+
+
+def open_named(path: Path, limits: Limits | None, expected: tuple[str, str] | None) -> Bundle:
+    """Open a bundle, which must be what its folder says where ``expected`` (name and version) is given.
+
+    Raises:
+        BundleRefused: The bundle breaks a rule or has another name or version.
+    """
     bundle = open_bundle(path, limits)
     if expected is not None and (bundle.manifest.name, bundle.manifest.version) != expected:
         raise BundleRefused("name_differs", "the manifest names another model or version than its folder")
+    return bundle
+
+
+def served_version(bundle: Bundle, options: EngineOptions) -> ServedVersion:
+    """Load the graph of an opened bundle of kind ctr and reproduce its golden rows.
+
+    Raises:
+        BundleRefused: The bundle is of another kind, its graph does not load or does not give training's logits.
+    """
     if bundle.manifest.kind != "ctr":
-        raise BundleRefused("kind_unsupported", f"bundles of kind {bundle.manifest.kind} are not served yet")
+        raise BundleRefused("kind", f"a bundle of kind ctr is needed here, this one is of kind {bundle.manifest.kind}")
+    declared = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
+    names = [spec.name for spec in bundle.manifest.outputs]
     try:
-        version = ServedVersion(bundle, _open_engine(bundle, engine, threads, inter_threads))
+        engine = open_engine(bundle.graph_bytes(options.engine), declared, names, options)
+        version = ServedVersion(bundle, engine)
         version.check_golden()
     except EngineError as error:
         raise BundleRefused("graph", str(error)) from error
     except FeatureError as error:
         raise BundleRefused("golden_damaged", f"a golden request does not fit the bundle's schema: {error}") from error
     return version
-
-
-def _open_engine(bundle: Bundle, engine: EngineName, threads: int, inter_threads: int) -> Engine:
-    graph = bundle.graph_bytes(engine)
-    declared = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
-    if engine == "torchscript":
-        # Imported here: only this setting may bring torch into the process.
-        from service.engines.torchscript import TorchScriptEngine
-
-        return TorchScriptEngine(graph, declared, threads)
-    from service.engines.onnx import OnnxEngine
-
-    opened = OnnxEngine(graph, threads, inter_threads)
-    if not opened.inputs.items() <= declared.items():
-        raise BundleRefused("signature", "the graph's inputs are not those of the manifest")
-    return opened

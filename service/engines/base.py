@@ -1,4 +1,4 @@
-"""What the core asks of an engine: arrays in by name, logits out."""
+"""What the core asks of an engine: arrays in by name, logits or several named outputs out."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -21,6 +21,14 @@ class Engine(Protocol):
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Logits (U, C, K) float32 for the arrays of ``EncodedRows.take``.
+
+        Raises:
+            EngineError: The run failed.
+        """
+        ...
+
+    def outputs(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """All outputs by name, float32; for graphs that have several.
 
         Raises:
             EngineError: The run failed.

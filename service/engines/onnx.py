@@ -44,7 +44,7 @@ class OnnxEngine:
         self._inputs = {
             declared.name: _DTYPES.get(declared.type, declared.type) for declared in self._session.get_inputs()
         }
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [declared.name for declared in self._session.get_outputs()]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -53,16 +53,24 @@ class OnnxEngine:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """See ``Engine``."""
+        (logits,) = self._run(self._outputs[:1], inputs)
+        return logits
+
+    def outputs(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """See ``Engine``."""
+        return dict(zip(self._outputs, self._run(self._outputs, inputs), strict=True))
+
+    def _run(self, names: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         session = self._session
         if session is None:
             raise EngineError("the engine is closed")
         # An exporter drops inputs that a network does not use, and the runtime refuses names it does not know.
         feed = {name: inputs[name] for name in self._inputs}
         try:
-            (logits,) = session.run([self._output], feed)
+            found = session.run(names, feed)
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {type(error).__name__}") from error
-        return np.asarray(logits, dtype=np.float32)
+        return [np.asarray(array, dtype=np.float32) for array in found]
 
     def close(self) -> None:
         """See ``Engine``."""

@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from benchmarks.serving.process import Service, service_process
 from service.behaviours import EmbeddedServer
 from service.behaviours.server_binary import find_server
-from tests.service import tiny_bundle
+from tests.service import asking, tiny_bundle, tiny_uplift
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +46,30 @@ def real_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         patch.setattr("service.behaviours.embedded.find_server", lambda: Path(request.param))
         with EmbeddedServer(None) as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def uplift_service(tmp_path_factory: pytest.TempPathFactory, published: Path) -> Iterator[Service]:
+    """A service with one uplift bundle of each kind, and one of kind ctr."""
+    folder = tmp_path_factory.mktemp("uplift")
+    (folder / "models").mkdir()
+    (folder / "models" / "movies").symlink_to(published / "movies")
+    for kind in asking.KINDS:
+        tiny_uplift.publish(folder / "models", kind)
+    settings = {
+        "models.dir": folder / "models",
+        "models.required": [kind.name for kind in asking.KINDS],
+        "store.url": "memory://",
+        "log.requests": False,
+        "routes.uplift": "incentive",
+        "routes.campaigns": asking.CAMPAIGNS,
+    }
+    with service_process(folder, settings) as service:
+        yield service
+
+
+@pytest.fixture
+def client(uplift_service: Service) -> Iterator[httpx.Client]:
+    """A client of that service."""
+    with httpx.Client(base_url=uplift_service.url, timeout=10) as opened:
+        yield opened

@@ -34,7 +34,7 @@ def scripted() -> bytes:
 def test_torchscript_takes_its_inputs_by_the_manifests_order() -> None:
     from service.engines.torchscript import TorchScriptEngine
 
-    engine = TorchScriptEngine(scripted(), INPUTS)
+    engine = TorchScriptEngine(scripted(), INPUTS, ["logits"])
     x, y = np.ones((1, 3, 1), dtype=np.float32), np.full((1, 3, 1), 4, dtype=np.float32)
     logits = engine.run({"y": y, "x": x})
     assert (logits.dtype, logits.ravel().tolist()) == (np.float32, [9, 9, 9])
@@ -44,7 +44,7 @@ def test_torchscript_takes_its_inputs_by_the_manifests_order() -> None:
     with pytest.raises(EngineError, match="closed"):
         engine.run({"x": x, "y": y})
     with pytest.raises(EngineError):
-        TorchScriptEngine(b"nothing", INPUTS)
+        TorchScriptEngine(b"nothing", INPUTS, ["logits"])
 
 
 def test_onnx_refuses_what_is_no_graph_and_wrong_inputs() -> None:
