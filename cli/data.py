@@ -28,7 +28,8 @@ def list_names(as_json: AsJson = False) -> None:
             "name": name,
             "cached": cache_folder(name) if known.complete(cache_folder(name)) else None,
             "site": known.site,
-            "wheel": known.wheel.requirement,
+            "wheel": None if known.wheel is None else known.wheel.requirement,
+            "files": known.files,
         }
         for name, known in REGISTRY.items()
     ]

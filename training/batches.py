@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.inputs import INPUT_NAMES
+from training.environments import environment_batches
 from training.negatives import NegativeSampler
 
 Int64 = NDArray[np.int64]
@@ -74,6 +75,7 @@ class Batch:
         labels: (B, K).
         weights: (B, K).
         rates: (B, K), share of the negatives like each row that were kept.
+        environments: (B,) int64, or None where training knows none.
     """
 
     inputs: tuple[Tensor, ...]
@@ -81,6 +83,7 @@ class Batch:
     labels: Tensor
     weights: Tensor
     rates: Tensor
+    environments: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,6 +96,7 @@ class Batch:
             labels=self.labels.to(device),
             weights=self.weights.to(device),
             rates=self.rates.to(device),
+            environments=None if self.environments is None else self.environments.to(device),
         )
 
 
@@ -158,6 +162,7 @@ class Batches:
         lost_share: share of rows whose history is dropped.
         sampler: draws negatives; None where the network has no auxiliary loss.
         auxiliary_share: share of a batch's rows that the auxiliary loss looks at.
+        environments: (N,) codes from 0; every batch then holds rows of each, and lengths are not grouped.
     """
 
     rows: Encoded
@@ -170,6 +175,7 @@ class Batches:
     lost_share: float = 0.0
     sampler: NegativeSampler | None = None
     auxiliary_share: float = 1.0
+    environments: Int64 | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -178,6 +184,10 @@ class Batches:
 
     def order(self, epoch: int) -> list[Int64]:
         """Row indices of every batch of an epoch."""
+        if self.environments is not None:
+            return environment_batches(
+                self.environments, self.batch_size, generator_for(Stream.ORDER, self.seed, epoch)
+            )
         return epoch_order(self.lengths, self.batch_size, self.seed, epoch, self.by_length)
 
     def build(self, rows: Int64, epoch: int, number: int) -> Batch:
@@ -206,6 +216,7 @@ class Batches:
             labels=torch.from_numpy(self.targets.labels[rows]),
             weights=torch.from_numpy(self.targets.weights[rows]),
             rates=torch.from_numpy(self.targets.rates[rows]),
+            environments=None if self.environments is None else torch.from_numpy(self.environments[rows]),
         )
 
 

@@ -7,6 +7,7 @@ TrainingError
 ├── RunError               a run folder cannot be read or written as asked
 ├── Interrupted            Ctrl-C or SIGTERM; the checkpoint was written first
 ├── Diverged               the loss is not a finite number
+├── NullPredictor          training across environments ended with a network that predicts nothing
 └── ExportFailed           the exported graph disagrees with the network
 """
 
@@ -49,6 +50,10 @@ class Interrupted(TrainingError):
 
 class Diverged(TrainingError):
     """The training loss became NaN or infinite, so every later step would be wasted."""
+
+
+class NullPredictor(TrainingError):
+    """The trained network is no better than a constant on the rows it was trained on."""
 
 
 class ExportFailed(TrainingError):

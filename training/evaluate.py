@@ -1,5 +1,7 @@
 """Metrics of a trained run on rows that it has not seen, always beside what simple references reach on the same rows.
 
+Treatment effects have an evaluation of their own: training/uplift/evaluate.py.
+
 The test split is read here and nowhere else in training: the loop knows only training and validation rows.
 """
 
@@ -27,8 +29,9 @@ from training.network import network_config, trained_network
 from training.references import references
 from training.run import RunFolder, finite, write_json
 from training.threads import torch_threads
+from training.uplift.evaluate import UpliftEvaluation, evaluate_uplift
 
-Split = Literal["valid", "test"]
+Split = Literal["train", "valid", "test"]
 CURVE_BINS: Final = 20
 Metrics = dict[str, dict[str, float | None]]
 
@@ -100,19 +103,25 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(run: Path | RunFolder, split: Split = "test", *, bootstrap: int = 200) -> Evaluation:
+def evaluate(run: Path | RunFolder, split: Split = "test", *, bootstrap: int = 200) -> Evaluation | UpliftEvaluation:
     """Evaluate a run and keep the result in its folder as ``evaluation-<split>.json``.
 
     Args:
         run: the run or its folder.
-        split: the calibrator was fitted on ``valid``, so only ``test`` is a fair measure of calibration.
+        split: the calibrator was fitted on ``valid``, so only ``test`` is a fair measure of calibration. ``train``
+            gives the in-sample errors of treatment effects.
         bootstrap: replicates of the intervals.
 
     Raises:
         RunError: if the run cannot be read or belongs to other data.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
-    with torch_threads(configuration(folder).train.threads):
+    config = configuration(folder)
+    with torch_threads(config.train.threads):
+        if config.features.kind == "uplift":
+            return evaluate_uplift(folder, config, split, bootstrap=bootstrap)
+        if split == "train":
+            raise RunError(f"{folder.path} predicts clicks: only valid and test rows are evaluated")
         opened = open_trained(folder)
         found = evaluate_split(opened, split, bootstrap=bootstrap)
     write_json(opened.run.path / f"evaluation-{split}.json", found.to_dict())

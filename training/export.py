@@ -7,39 +7,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
-
-from torch import nn
+from typing import Final, Literal, get_args
 
 from bundle.errors import BundleError, BundleRefused
 from bundle.golden import GoldenRow
 from bundle.manifest import GRAPH_FILES, FileEntry, Manifest, TensorSpec
 from bundle.store import ModelStore
 from bundle.writing import write_bundle_files
-from models.inputs import INPUT_NAMES, OUTPUT_NAMES
+from models.inputs import OUTPUT_NAMES, InputLayout
 from training.errors import ConfigError, ExportFailed, TrainingError
 from training.evaluate import Evaluation, TrainedRun, configuration, evaluate_split, open_trained
 from training.golden import golden_rows
-from training.graph.onnx import export_onnx
-from training.graph.torchscript import export_torchscript
+from training.graph.signature import GraphSignature, click_signature
+from training.graph.writing import input_specs, write_graphs
 from training.parity import MAX_DIFFERENCE, GraphRunner, largest_difference, open_graph, probes
 from training.preparation import library_versions
 from training.report import CardFile, card_html
 from training.run import RunFolder
 from training.threads import torch_threads
+from training.uplift.export import publish_uplift
+from training.uplift.trained import open_trained_uplift
 
 Format = Literal["onnx", "torchscript"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 CARD_BOOTSTRAP: Final = 200
-INPUT_SHAPES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "user_ids": ("int64", ("U",)),
-    "user_numbers": ("float32", ("U",)),
-    "candidate_ids": ("int64", ("U", "C")),
-    "candidate_numbers": ("float32", ("U", "C")),
-    "behaviour_ids": ("int64", ("U", "T")),
-    "behaviour_numbers": ("float32", ("U", "T")),
-    "behaviour_mask": ("bool", ("U", "T")),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,10 @@ def export_run(
     version = version or models.next_version(name)
     if version in models.versions(name):  # publishing refuses it as well, but only after minutes of exporting
         raise BundleRefused("version_immutable", f"{name} {version} is published already")
-    with torch_threads(configuration(folder).train.threads):
+    config = configuration(folder)
+    with torch_threads(config.train.threads):
+        if config.features.kind == "uplift":
+            return publish_uplift(open_trained_uplift(folder, config), models, wanted, version)
         return publish(open_trained(folder), models, wanted, version)
 
 
@@ -91,7 +85,7 @@ def publish(opened: TrainedRun, models: ModelStore, formats: Sequence[str], vers
     """Export the graphs, prove them, and publish them with everything that a bundle holds."""
     golden = golden_rows(opened.dataset, opened.encoder, opened.network, opened.correction)
     with tempfile.TemporaryDirectory(prefix="ctrlift-export-") as scratch:
-        graphs = export_graphs(opened.network, formats, Path(scratch))
+        graphs = write_graphs(opened.network, signature_of(opened), formats, Path(scratch), GRAPH_FILES)
         for kind, path in graphs.items():
             check_parity(opened, golden, open_graph(kind, path), kind)
         evaluation = evaluate_split(opened, "test", bootstrap=CARD_BOOTSTRAP)
@@ -160,14 +154,9 @@ def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(formats))
 
 
-def export_graphs(network: nn.Module, formats: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The network in each format, by format."""
-    writers: dict[str, Callable[[nn.Module, Path], Any]] = {"onnx": export_onnx, "torchscript": export_torchscript}
-    graphs: dict[str, Path] = {}
-    for kind in formats:
-        graphs[kind] = folder / GRAPH_FILES[kind]
-        writers[kind](network, graphs[kind])
-    return graphs
+def signature_of(opened: TrainedRun) -> GraphSignature:
+    """Inputs and outputs of the network's graph."""
+    return click_signature(InputLayout.from_dict(opened.options["layout"]))
 
 
 def check_parity(opened: TrainedRun, golden: Sequence[GoldenRow], graph: GraphRunner, kind: str) -> None:
@@ -188,12 +177,6 @@ def check_parity(opened: TrainedRun, golden: Sequence[GoldenRow], graph: GraphRu
 def build_manifest(opened: TrainedRun, version: str, evaluation: Evaluation) -> Manifest:
     """The manifest without its files."""
     index = opened.run.index()
-    one_row = opened.encoder.encode(opened.dataset.part("valid").rows.take(slice(0, 1))).take()
-    widths = {name: array.shape[-1] for name, array in one_row.items()}
-    inputs = tuple(
-        TensorSpec(name=name, dtype=INPUT_SHAPES[name][0], shape=(*INPUT_SHAPES[name][1], widths[name]))
-        for name in INPUT_NAMES
-    )
     outputs = (TensorSpec(name=OUTPUT_NAMES[0], dtype="float32", shape=("U", "C", len(index.tasks))),)
     return Manifest(
         name=index.bundle_name,
@@ -201,7 +184,7 @@ def build_manifest(opened: TrainedRun, version: str, evaluation: Evaluation) -> 
         kind="ctr",
         network=index.network,
         network_config=opened.options,
-        inputs=inputs,
+        inputs=input_specs(signature_of(opened)),
         outputs=outputs,
         tasks=index.tasks,
         correction=opened.correction,

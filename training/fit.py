@@ -1,4 +1,7 @@
-"""The training loop, one file, top to bottom: batch, forward, loss, backward, step, log."""
+"""The training loop of the click networks, top to bottom: batch, forward, loss, backward, step, log.
+
+Networks of treatment effects are trained by a plan of stages: training/uplift/train.py.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ from training.checkpoint import (
 from training.config import TrainingConfig
 from training.errors import ConfigError, Diverged, Interrupted
 from training.interrupts import StopRequests
+from training.invariance import Invariance, build_invariance
 from training.network import TrainingForward, build_network, load_weights, table_weights
 from training.objectives.click import total_loss, weighted_bce
 from training.optimisation import (
@@ -41,6 +45,7 @@ from training.progress import TrainingProgress, open_progress
 from training.report import write_run_plots
 from training.run import RunFolder, finite, write_json
 from training.threads import torch_threads
+from training.uplift.train import train_uplift
 from training.validation import monitored, note_result, validate
 
 LOG_LINES_PER_EPOCH = 20
@@ -55,6 +60,7 @@ class Job:
         average: exponential average of the weights, or None.
         evaluated: a second copy of the network that carries the weights to be validated and kept.
         task_weights: (K,).
+        invariance: the objective over environments, where the configuration has one.
     """
 
     config: TrainingConfig
@@ -68,6 +74,7 @@ class Job:
     evaluated: nn.Module
     task_weights: Tensor
     position: Position
+    invariance: Invariance | None = None
 
 
 def train(
@@ -92,7 +99,10 @@ def train(
         RunError: if the folder holds another run, or nothing to resume.
         Interrupted: after Ctrl-C or SIGTERM, with the checkpoint written.
         Diverged: if the loss is not a finite number.
+        NullPredictor: if training across environments ended with a network that predicts nothing.
     """
+    if config.features.kind == "uplift":
+        return train_uplift(config, Path(run_dir), resume=resume, progress=progress, config_text=config_text)
     run = open_run(config, Path(run_dir), resume, config_text)
     with torch_threads(config.train.threads):
         set_seed(config.train.seed)
@@ -101,11 +111,15 @@ def train(
         if run.last_checkpoint.exists():
             restore(job)
         else:
-            write_first_index(run, config, data, sum(p.numel() for p in job.network.parameters()))
+            rows = {"train": len(data.batches.lengths), "valid": len(data.valid)}
+            write_first_index(run, config, data.dataset, rows, sum(p.numel() for p in job.network.parameters()))
         total = config.train.epochs * data.batches.per_epoch
         with StopRequests() as stops, open_progress(progress, total, job.position.step) as shown:
             run.set_state("running")
+            for warning in job.invariance.environments.warnings if job.invariance is not None else ():
+                shown.note(warning)
             run_epochs(job, stops, shown)
+        check_predictor(job)
     finish(job)
     return run
 
@@ -114,7 +128,7 @@ def run_epochs(job: Job, stops: StopRequests, shown: TrainingProgress) -> None:
     """The loop. It only ever leaves with a whole state: finished, or saved and Interrupted."""
     settings, position, batches = job.config.train, job.position, job.data.batches
     total_steps = settings.epochs * batches.per_epoch
-    log_every = max(1, batches.per_epoch // LOG_LINES_PER_EPOCH)
+    log_every = 1 if job.invariance is not None else max(1, batches.per_epoch // LOG_LINES_PER_EPOCH)
     started = time.perf_counter() - position.seconds
     job.forward.train()
     while position.epoch < settings.epochs and not position.finished:
@@ -124,10 +138,12 @@ def run_epochs(job: Job, stops: StopRequests, shown: TrainingProgress) -> None:
             batch = batches.build(rows, position.epoch, position.batch).to(job.accelerator.device)
             factor = learning_rate_factor(settings.schedule, position.step, total_steps, settings.warmup)
             set_learning_rate(job.optimizer, settings.learning_rate * factor)
+            switch_objective(job)
 
             logits, auxiliary = job.forward(batch.inputs, batch.negatives)
-            task_losses = weighted_bce(sampled_logits(job, logits, batch), batch.labels, batch.weights)
-            loss = total_loss(task_losses, job.task_weights, auxiliary, settings.auxiliary_alpha)
+            logits = sampled_logits(job, logits, batch)
+            task_losses = weighted_bce(logits, batch.labels, batch.weights)
+            loss = training_loss(job, logits, batch, task_losses, auxiliary)
             job.accelerator.backward(loss)
             if settings.gradient_clip > 0:
                 job.accelerator.clip_grad_norm_(job.forward.parameters(), settings.gradient_clip)
@@ -160,6 +176,29 @@ def sampled_logits(job: Job, logits: Tensor, batch: Batch) -> Tensor:
     correction = LogitCorrection()
     columns = [correction(logits[:, k], batch.rates[:, k]) for k in range(logits.shape[1])]
     return torch.stack(columns, dim=1)
+
+
+def training_loss(job: Job, logits: Tensor, batch: Batch, task_losses: Tensor, auxiliary: Tensor) -> Tensor:
+    """What is minimised: the tasks' losses over the batch, or the objective over its environments; ()."""
+    alpha = job.config.train.auxiliary_alpha
+    if job.invariance is None:
+        return total_loss(task_losses, job.task_weights, auxiliary, alpha)
+    return job.invariance.loss(logits, batch, job.task_weights, alpha * auxiliary, job.position.step)
+
+
+def switch_objective(job: Job) -> None:
+    """With the step at which the objective over environments is in full force, forget what was only preparation.
+
+    The average of the weights and the best validation begin anew: a warm start often validates better on rows of the
+    same environments, and its weights are not what was asked for.
+    """
+    position = job.position
+    if job.invariance is None or not job.invariance.switches_at(position.step):
+        return
+    job.invariance.switch(job.optimizer)
+    if job.average is not None:
+        job.average = AveragedWeights(job.network, job.average.decay)
+    position.best, position.best_step, position.stale = None, 0, 0
 
 
 def advance(position: Position, task_losses: Tensor, auxiliary: Tensor, rows: int, started: float) -> None:
@@ -218,7 +257,8 @@ def check_validation(job: Job, shown: TrainingProgress) -> None:
             write_state(job.run.best_checkpoint, {"network": job.evaluated.state_dict(), "step": position.step})
     task = settings.monitor_task or job.config.tasks[0]
     shown.validated(position.epoch, position.step, position.loss_sum / position.rows, settings.monitor, found[task])
-    if settings.patience > 0 and position.stale >= settings.patience:
+    prepared = job.invariance is None or job.invariance.in_force(position.step)
+    if prepared and settings.patience > 0 and position.stale >= settings.patience:
         position.finished = True
         shown.note(f"stopped early: {settings.monitor} has not risen for {position.stale} validations")
 
@@ -236,6 +276,7 @@ def log_step(job: Job, factor: float) -> None:
                 "auxiliary": position.auxiliary_sum / position.rows,
                 "learning_rate": job.config.train.learning_rate * factor,
                 "seconds": round(position.seconds, 3),
+                **(job.invariance.log_line() if job.invariance is not None else {}),
             }
         )
 
@@ -273,6 +314,7 @@ def build_job(config: TrainingConfig, run: RunFolder, data: Prepared) -> Job:
         evaluated=evaluated,
         task_weights=weights.to(accelerator.device),
         position=Position(),
+        invariance=build_invariance(config, data.environments, data.batches.per_epoch, accelerator.num_processes),
     )
 
 
@@ -283,6 +325,8 @@ def save(job: Job) -> None:
     parts = {"network": job.network.state_dict(), "optimizer": job.optimizer.state_dict()}
     if job.average is not None:
         parts["average"] = job.average.state_dict()
+    if job.invariance is not None:
+        parts["invariance"] = job.invariance.state_dict()
     save_checkpoint(job.run.last_checkpoint, parts, job.position)
 
 
@@ -303,9 +347,22 @@ def restore(job: Job) -> None:
     job.optimizer.load_state_dict(state["optimizer"])
     if job.average is not None:
         job.average.load_state_dict(state["average"])
+    if job.invariance is not None:
+        job.invariance.load_state_dict(state["invariance"])
     job.position = position_of(state)
     job.run.rewind_history(job.position.step)
     restore_generators(state["generators"])
+
+
+def check_predictor(job: Job) -> None:
+    """Refuse the kept weights of a training across environments if they predict nothing.
+
+    Raises:
+        NullPredictor: naming the task.
+    """
+    if job.invariance is not None and job.accelerator.is_main_process:
+        load_weights(job.evaluated, read_state(job.run.best_checkpoint)["network"])
+        job.invariance.check(job.evaluated, job.data.train, job.config.sampling)
 
 
 def finish(job: Job) -> None:

@@ -97,16 +97,27 @@ class RequestWriter:
         self.frame = dataset.frame("valid")
         key = self.schema.ids.user
         self.users = {} if dataset.users is None else {row[key]: row for row in dataset.users.iter_rows(named=True)}
-        texts = item_texts(dataset)
+        texts = item_texts(dataset) if self.schema.ids.item is not None else []
         self.item_of: Mapping[int, str] = dict(zip(id64_column(texts).tolist(), texts, strict=True))
         self.type_of = {type_code(text): text for text in declared_types(self.schema)}
 
     def query(self, row: int) -> ScoreQuery:
         """One validation row as a request for its item."""
+        given = self.given(row)
+        return ScoreQuery(
+            user_id=str(self.part.user_ids[row]),
+            candidates=[str(self.part.item_ids[row])],
+            ts=float(self.part.rows.time[row]),
+            context=given["context"],
+            user_features=given["user"],
+            candidate_features={name: [value] for name, value in given["candidate"].items()},
+            behaviours=self.history(row),
+        )
+
+    def given(self, row: int) -> dict[str, dict[str, Any]]:
+        """What a caller would say about one validation row, by side and feature; missing values are left out."""
         values = self.frame.row(row, named=True)
         values = {**self.users.get(str(self.part.user_ids[row]), {}), **values}
-        behaviours = self.part.rows.behaviours
-        log = behaviours.events[int(behaviours.start[row]) : int(behaviours.stop[row])]
         given: dict[str, dict[str, Any]] = {"user": {}, "context": {}, "candidate": {}}
         for feature in self.schema.feature:
             if not isinstance(feature, (IdFeature, NumberFeature)) or feature.name not in values:
@@ -115,15 +126,12 @@ class RequestWriter:
                 continue
             if (value := plain_value(feature, values[feature.name])) is not None:
                 given[feature.side][feature.name] = value
-        return ScoreQuery(
-            user_id=str(self.part.user_ids[row]),
-            candidates=[str(self.part.item_ids[row])],
-            ts=float(self.part.rows.time[row]),
-            context=given["context"],
-            user_features=given["user"],
-            candidate_features={name: [value] for name, value in given["candidate"].items()},
-            behaviours=self.behaviours(log),
-        )
+        return given
+
+    def history(self, row: int) -> list[Behaviour]:
+        """The behaviours that one validation row may see, oldest first."""
+        behaviours = self.part.rows.behaviours
+        return self.behaviours(behaviours.events[int(behaviours.start[row]) : int(behaviours.stop[row])])
 
     def behaviours(self, log: Events) -> list[Behaviour]:
         """Stored events as a request gives them, oldest first."""
@@ -149,7 +157,7 @@ class RequestWriter:
 
 def item_texts(dataset: Dataset) -> list[str]:
     """Every item text that the rows or the item table name."""
-    key = dataset.features.ids.item
+    key = dataset.features.item_column
     columns = [dataset.rows[key]]
     if dataset.items is not None:
         columns.append(dataset.items[key])

@@ -14,12 +14,13 @@ from torch import nn
 from bundle.encode import Encoder
 from bundle.golden import GoldenRow
 from bundle.request import rows_from_query
-from models.inputs import INPUT_NAMES
+from models.inputs import INPUT_NAMES, OUTPUT_NAMES
 from training.batches import to_tensors
 from training.datasets import Part
 
 Arrays = Mapping[str, NDArray[Any]]
 GraphRunner = Callable[[Arrays], NDArray[np.float64]]
+OutputsRunner = Callable[[Arrays], dict[str, NDArray[np.float64]]]
 
 # What the service allows when it replays the golden requests; anything worse must not be published.
 MAX_DIFFERENCE: Final = 1e-4
@@ -28,16 +29,29 @@ BLOCKS: Final = (1, 7, 64)
 
 
 def open_graph(kind: str, source: Path | bytes) -> GraphRunner:
-    """A function from the network's inputs to its logits (U, C, K).
+    """A function from the inputs of a network of users and candidates to its logits (U, C, K).
 
     Args:
         kind: ``onnx`` or ``torchscript``.
         source: the file, or its content where it has been verified already.
     """
-    return _onnx(source) if kind == "onnx" else _torchscript(source)
+    graph = open_outputs(kind, source, INPUT_NAMES, OUTPUT_NAMES)
+    return lambda arrays: graph(arrays)[OUTPUT_NAMES[0]]
 
 
-def _onnx(source: Path | bytes) -> GraphRunner:
+def open_outputs(kind: str, source: Path | bytes, inputs: Sequence[str], outputs: Sequence[str]) -> OutputsRunner:
+    """A function from a graph's inputs by name to its outputs by name, in float64.
+
+    Args:
+        kind: ``onnx`` or ``torchscript``.
+        source: the file, or its content where it has been verified already.
+        inputs: names in the graph's order.
+        outputs: names in the graph's order.
+    """
+    return _onnx(source, inputs, outputs) if kind == "onnx" else _torchscript(source, inputs, outputs)
+
+
+def _onnx(source: Path | bytes, inputs: Sequence[str], outputs: Sequence[str]) -> OutputsRunner:
     # Imported here: training itself never needs the runtime.
     import onnxruntime
 
@@ -48,21 +62,25 @@ def _onnx(source: Path | bytes) -> GraphRunner:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     needed = {given.name for given in session.get_inputs()}
 
-    def run(arrays: Arrays) -> NDArray[np.float64]:
-        feeds = {name: np.ascontiguousarray(arrays[name]) for name in INPUT_NAMES if name in needed}
-        return np.asarray(session.run(["logits"], feeds)[0], dtype=np.float64)
+    def run(arrays: Arrays) -> dict[str, NDArray[np.float64]]:
+        feeds = {name: np.ascontiguousarray(arrays[name]) for name in inputs if name in needed}
+        found = session.run(list(outputs), feeds)
+        return {name: np.asarray(values, dtype=np.float64) for name, values in zip(outputs, found, strict=True)}
 
     return run
 
 
-def _torchscript(source: Path | bytes) -> GraphRunner:
+def _torchscript(source: Path | bytes, inputs: Sequence[str], outputs: Sequence[str]) -> OutputsRunner:
     from training.graph.torchscript import load_torchscript
 
     network = load_torchscript(source)
 
-    def run(arrays: Arrays) -> NDArray[np.float64]:
+    def run(arrays: Arrays) -> dict[str, NDArray[np.float64]]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in inputs]
         with torch.no_grad():
-            return np.asarray(network(*to_tensors(arrays)).double().numpy())
+            found = network(*tensors)
+        listed = (found,) if isinstance(found, torch.Tensor) else found
+        return {name: np.asarray(tensor.double().numpy()) for name, tensor in zip(outputs, listed, strict=True)}
 
     return run
 

@@ -18,9 +18,10 @@ from bundle.encode import Encoder
 from bundle.fitting import FittedSchema, fit
 from training.batches import Batches, Targets
 from training.config import TrainingConfig
-from training.datasets import Dataset, load_dataset
-from training.encoded import EncodedPart, encode_part
-from training.errors import RunError
+from training.datasets import Dataset, Part, load_dataset
+from training.encoded import EncodedPart, encode_part, targets_of
+from training.environments import Environments, environments_of
+from training.errors import DataError, RunError
 from training.negatives import History, NegativeSampler
 from training.network import network_config
 from training.run import RunFolder, RunIndex
@@ -37,14 +38,18 @@ class Prepared:
         fitted: the schema fitted on the training rows.
         options: the network's complete configuration.
         batches: the training rows.
+        train: the training rows as one part; ``batches`` slices these.
         valid: the validation rows. There is no test part here: the loop must not be able to read it.
+        environments: of the training rows, where [invariance] names a column.
     """
 
     dataset: Dataset
     fitted: FittedSchema
     options: dict[str, Any]
     batches: Batches
+    train: EncodedPart
     valid: EncodedPart
+    environments: Environments | None = None
 
 
 def open_run(config: TrainingConfig, path: Path, resume: bool, config_text: str | None) -> RunFolder:
@@ -91,6 +96,24 @@ def first_difference(first: Any, second: Any, ignored: tuple[str, ...] = (), at:
     return None if first == second else at
 
 
+def fitted_dataset(config: TrainingConfig, run: RunFolder) -> tuple[Dataset, FittedSchema]:
+    """Load the rows; fit the schema on the training rows, or read what the run fitted.
+
+    Raises:
+        DataError: if the data are wrong.
+        RunError: if a resumed run was trained on other data.
+    """
+    dataset = load_dataset(config)
+    if run.last_checkpoint.exists():
+        if run.index().data_fingerprint != dataset.fingerprint:
+            raise RunError(f"{run.path} was trained on other data: the fingerprint of {dataset.name} differs")
+        return dataset, FittedSchema.load(run.schema_dir)
+    fitted = fit(config.features, dataset.fit_columns())
+    run.schema_dir.mkdir(parents=True, exist_ok=True)
+    fitted.save(run.schema_dir)
+    return dataset, fitted
+
+
 def prepare(config: TrainingConfig, run: RunFolder) -> Prepared:
     """Load the rows, fit the schema on the training rows (or read what the run fitted), encode each column once.
 
@@ -98,21 +121,15 @@ def prepare(config: TrainingConfig, run: RunFolder) -> Prepared:
         DataError: if the data are wrong.
         RunError: if a resumed run was trained on other data.
     """
-    dataset = load_dataset(config)
-    resumed = run.last_checkpoint.exists()
-    if resumed and run.index().data_fingerprint != dataset.fingerprint:
-        raise RunError(f"{run.path} was trained on other data: the fingerprint of {dataset.name} differs")
-    if resumed:
-        fitted = FittedSchema.load(run.schema_dir)
-    else:
-        fitted = fit(config.features, dataset.fit_columns())
-        run.schema_dir.mkdir(parents=True, exist_ok=True)
-        fitted.save(run.schema_dir)
+    dataset, fitted = fitted_dataset(config, run)
     options = network_config(config, fitted)
     encoder = Encoder(fitted)
     settings = config.train
     rates = config.sampling.rates(config.tasks)
     part = dataset.training_part(config.sampling, settings.seed)
+    environments = training_environments(config, part, rates)
+    if environments is not None:
+        part = part.take(environments.rows)
     train = encode_part(encoder, part, config.tasks, rates)
     batches = Batches(
         rows=train.rows,
@@ -125,9 +142,33 @@ def prepare(config: TrainingConfig, run: RunFolder) -> Prepared:
         lost_share=settings.sequence_dropout,
         sampler=build_sampler(options, fitted, part.rows.behaviours),
         auxiliary_share=settings.auxiliary_share,
+        environments=None if environments is None else environments.codes,
     )
     valid = encode_part(encoder, dataset.part("valid"), config.tasks, rates)
-    return Prepared(dataset=dataset, fitted=fitted, options=options, batches=batches, valid=valid)
+    return Prepared(
+        dataset=dataset,
+        fitted=fitted,
+        options=options,
+        batches=batches,
+        train=train,
+        valid=valid,
+        environments=environments,
+    )
+
+
+def training_environments(config: TrainingConfig, part: Part, rates: Mapping[str, float]) -> Environments | None:
+    """The environments of the training rows, or None where training knows none.
+
+    Raises:
+        DataError: if the rows do not hold the column, or too few environments can be used.
+    """
+    if config.invariance is None:
+        return None
+    column = config.invariance.column
+    if part.environment is None:
+        raise DataError(f"invariance.column: the rows have no column {column!r}")
+    targets = targets_of(part, config.tasks, rates)
+    return environments_of(part.environment, targets.labels, targets.weights, column)
 
 
 def smoothed(targets: Targets, share: float) -> Targets:
@@ -173,9 +214,10 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def write_first_index(run: RunFolder, config: TrainingConfig, data: Prepared, parameters: int) -> None:
+def write_first_index(
+    run: RunFolder, config: TrainingConfig, dataset: Dataset, rows: dict[str, int], parameters: int
+) -> None:
     """The run's index as soon as everything it names is known."""
-    dataset = data.dataset
     run.write_index(
         RunIndex(
             bundle_name=config.features.bundle.name,
@@ -186,7 +228,7 @@ def write_first_index(run: RunFolder, config: TrainingConfig, data: Prepared, pa
             run_id=run.path.resolve().name,
             dataset=dataset.name,
             data_fingerprint=dataset.fingerprint,
-            rows={"train": len(data.batches.lengths), "valid": len(data.valid)},
+            rows=rows,
             window=dataset.window,
             libraries=library_versions(),
             machine={

@@ -27,6 +27,7 @@ from training.errors import ConfigError, ExportFailed, RunError
 from training.evaluate import open_trained
 from training.export import ExportResult, export_many, export_run
 from training.golden import UNKNOWN_USER, UNSEEN_ITEM
+from training.graph.signature import GraphSignature
 from training.parity import largest_difference, open_graph
 from training.run import RunFolder
 from training.verify import verify
@@ -186,18 +187,20 @@ def test_verify_sees_a_wrong_golden_answer(what: str, tiny_din_bundle: Path, tmp
 def test_a_graph_that_is_not_the_network_is_never_published(
     tiny_din_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = export.export_graphs
+    genuine = export.write_graphs
 
-    def perturbed(network: nn.Module, formats: Sequence[str], folder: Path) -> dict[str, Path]:
+    def perturbed(
+        network: nn.Module, signature: GraphSignature, formats: Sequence[str], folder: Path, names: Mapping[str, str]
+    ) -> dict[str, Path]:
         weights = {key: value.clone() for key, value in network.state_dict().items()}
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.mul_(1.01)
-        graphs = genuine(network, formats, folder)
+        graphs = genuine(network, signature, formats, folder, names)
         network.load_state_dict(weights)
         return graphs
 
-    monkeypatch.setattr(export, "export_graphs", perturbed)
+    monkeypatch.setattr(export, "write_graphs", perturbed)
     with pytest.raises(
         ExportFailed, match=r"the onnx graph of .* differs from the network by .* nothing was published"
     ):
@@ -209,10 +212,12 @@ def test_a_graph_that_is_not_the_network_is_never_published(
 def graphs_at_hand(tiny_din_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares an export: the graph of the very same weights lies in the shared bundle; parity is still checked."""
 
-    def copied(network: nn.Module, formats: Sequence[str], folder: Path) -> dict[str, Path]:
+    def copied(
+        network: nn.Module, signature: GraphSignature, formats: Sequence[str], folder: Path, names: Mapping[str, str]
+    ) -> dict[str, Path]:
         return {kind: Path(shutil.copy(tiny_din_bundle / GRAPH_FILES[kind], folder)) for kind in formats}
 
-    monkeypatch.setattr(export, "export_graphs", copied)
+    monkeypatch.setattr(export, "write_graphs", copied)
 
 
 @pytest.mark.usefixtures("graphs_at_hand")

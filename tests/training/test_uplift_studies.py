@@ -12,21 +12,26 @@ from tests.training.studies import (
     UPLIFT_DATA,
     needs_uplift_data,
     study_config,
+    trial,
+    trial_mapping,
     write_dose_ihdp,
     write_ihdp,
 )
-from training.config import TrainingConfig, load_config
+from training.config import Split, TrainingConfig, load_config
 from training.datasets import REGISTRY, Dataset, fetch, load_dataset
-from training.datasets.experiments import read_thornton
-from training.datasets.semi_synthetic import read_acic
+from training.datasets.assemble import assemble
+from training.datasets.experiments import read_jobs, read_thornton
+from training.datasets.semi_synthetic import read_acic, read_dose_ihdp, read_dose_sim, read_ihdp, read_twins
 from training.datasets.sources import cache_folder
+from training.datasets.study import Reader
+from training.datasets.tables import Tables, Truth
 from training.errors import ConfigError, DataError, DataUnavailable
 
 STUDIES = sorted(name for name, known in REGISTRY.items() if name != "movielens-100k")
 FETCHED = {"thornton", "nsw", "cai-insurance", "acic-2016"}
 
 
-def tested(dataset: Dataset) -> list[str]:
+def held_out(dataset: Dataset) -> list[str]:
     return dataset.part("test").user_ids.to_list()
 
 
@@ -77,8 +82,43 @@ def test_no_declaration_can_name_the_truth(tmp_path: Path, role: str, column: st
         load_dataset(TrainingConfig.from_mapping(mapping))
 
 
+@needs_uplift_data("ihdp")
+@pytest.mark.parametrize(
+    ("read", "folder", "hidden"),
+    [
+        (read_ihdp, "ihdp", {"y_cfactual", "mu0", "mu1"}),
+        (read_twins, "twins", {"y0", "y1", "e_true", "life_t0", "life_t1"}),
+        (read_jobs, "jobs", {"e", "split"}),
+        (read_dose_ihdp, "dose_ihdp", {"mu", "amp"}),
+        (read_dose_sim, "dose_sim", {"mu"}),
+    ],
+)
+def test_no_column_of_a_study_is_its_truth(read: Reader, folder: str, hidden: set[str]) -> None:
+    study = read(UPLIFT_DATA / folder, None)
+    roles = {study.unit, *study.treatments, *study.doses, *study.outcomes, *study.covariates}
+    assert not hidden & set(study.rows.columns)
+    assert set(study.rows.columns) == roles
+    assert study.truth is not None
+    assert all(len(values) == len(study.rows) for values in study.truth.rows.values())
+
+
+def test_the_truth_follows_rows_that_are_sorted_by_time() -> None:
+    mapping = trial_mapping(ids={"time": "ts"}, treatment={"arms": ["control", "letter"], "other_values": "drop"})
+    mapping["treatment"] = {key: value for key, value in mapping["treatment"].items() if not key.startswith("dose")}
+    features = TrainingConfig.from_mapping(mapping).features
+    frame = trial().with_columns(pl.Series("ts", np.random.default_rng(2).permutation(200).astype(float)))
+    truth = Truth({"name": frame["person"].to_numpy()}, {"grid": np.arange(3)})
+    dataset = assemble(Tables("trial", frame, truth=truth), features, Split(by="random", seed=1))
+    for split in ("train", "valid", "test"):
+        told = dataset.truth(split)  # type: ignore[arg-type]
+        assert told["name"].tolist() == dataset.part(split).user_ids.to_list()  # type: ignore[arg-type]
+        assert told["grid"].tolist() == [0, 1, 2]
+    assert len(dataset.whole) < 200
+
+
 def test_what_happened_afterwards_is_no_covariate(tmp_path: Path) -> None:
     mapping = study_config("ihdp", write_ihdp(tmp_path)).resolved()
+    mapping["feature"] = mapping["feature"][1:]
     mapping["label"] = {"score": "x1"}
     with pytest.raises(ConfigError, match="key label: ihdp has no column 'x1' in this role"):
         load_dataset(TrainingConfig.from_mapping(mapping))
@@ -121,7 +161,7 @@ def test_curves_are_exact_at_the_doses_that_are_tested(tmp_path: Path) -> None:
 def test_ihdp_is_split_by_its_replication(replication: int) -> None:
     dataset = load_dataset(study_config("ihdp", UPLIFT_DATA / "ihdp", f"data.replication={replication}"))
     order = np.random.default_rng(replication).permutation(747)
-    assert tested(dataset) == [str(row + 1) for row in sorted(order[672:])]
+    assert held_out(dataset) == [str(row + 1) for row in sorted(order[672:])]
     assert len(dataset.whole) == 747
     assert dataset.whole.treatment.sum() == 139
     effect = dataset.truth("test")["mu"] @ [-1, 1]
@@ -133,7 +173,7 @@ def test_ihdp_is_split_by_its_replication(replication: int) -> None:
 def test_jobs_is_split_by_its_seed(seed: int) -> None:
     dataset = load_dataset(study_config("jobs", UPLIFT_DATA / "jobs", f"data.replication={seed}"))
     order = np.random.default_rng(seed).permutation(3212)
-    assert tested(dataset) == [str(row + 1) for row in sorted(order[2570:])]
+    assert held_out(dataset) == [str(row + 1) for row in sorted(order[2570:])]
     randomised = np.concatenate([dataset.truth(split)["randomised"] for split in ("train", "valid", "test")])  # type: ignore[arg-type]
     assert randomised.sum() == 722
     treated = np.concatenate([dataset.part(split).treatment for split in ("train", "valid", "test")])  # type: ignore[arg-type]
@@ -150,7 +190,7 @@ def test_hillstrom_is_two_tasks_of_one_file() -> None:
     given = pl.read_csv(UPLIFT_DATA / "hillstrom" / "hillstrom_public.csv.gz")
     assert len(womens.whole) == len(given.filter(pl.col("segment") != "Mens E-Mail"))
     test = given.filter(pl.col("split") == "test")
-    assert tested(either) == [str(row) for row in test["row"]]
+    assert held_out(either) == [str(row) for row in test["row"]]
     mails = (test["segment"] != "No E-Mail").to_numpy()
     np.testing.assert_array_equal(either.part("test").treatment == 1, mails)
     np.testing.assert_array_equal(either.part("test").labels["visit"], test["visit"].to_numpy())
@@ -164,7 +204,7 @@ def test_twins_know_both_outcomes_and_the_propensity() -> None:
     mapping["label"] = {"died": "y"}
     dataset = load_dataset(TrainingConfig.from_mapping(mapping))
     order = np.random.default_rng(0).permutation(8000)
-    assert tested(dataset) == [str(row + 1) for row in sorted(order[6400:])]
+    assert held_out(dataset) == [str(row + 1) for row in sorted(order[6400:])]
     part, truth = dataset.part("test"), dataset.truth("test")
     drawn = truth["potential"][np.arange(1600), part.treatment]
     np.testing.assert_array_equal(drawn, part.labels["died"])
@@ -224,7 +264,7 @@ def test_a_fetched_study_comes_out_of_a_wheel_with_digests(name: str) -> None:
 def test_a_study_needs_treatments_and_its_own_names(tmp_path: Path) -> None:
     mapping = study_config("ihdp", write_ihdp(tmp_path)).resolved()
     mapping["ids"] = {"user": "child"}
-    with pytest.raises(ConfigError, match="key ids.user: ihdp calls this column 'unit'"):
+    with pytest.raises(ConfigError, match=r"key ids\.user: ihdp calls this column 'unit'"):
         load_dataset(TrainingConfig.from_mapping(mapping))
     clicks = {**mapping, "ids": {"user": "unit", "item": "i", "time": "t"}}
     for section in ("treatment", "objective", "evaluation", "train"):
@@ -272,9 +312,9 @@ def test_acic_gives_the_outcome_of_the_arm_received() -> None:
     folder = cached("acic-2016")
     dataset = load_dataset(study_config("acic-2016", folder, "data.replication=3"))
     order = np.random.default_rng(3).permutation(4802)
-    assert tested(dataset) == [str(row + 1) for row in sorted(order[3842:])]
+    assert held_out(dataset) == [str(row + 1) for row in sorted(order[3842:])]
     drawn = pl.read_csv(folder / "zymu_3.csv")
-    rows = np.array([int(unit) - 1 for unit in tested(dataset)])
+    rows = np.array([int(unit) - 1 for unit in held_out(dataset)])
     both = drawn.select("y0", "y1").to_numpy()[rows]
     part, truth = dataset.part("test"), dataset.truth("test")
     place = np.arange(960)
@@ -289,7 +329,7 @@ def test_thornton_keeps_people_with_an_outcome_and_an_amount() -> None:
     assert len(dataset.whole) == 2834
     order = np.random.default_rng(0).permutation(2834)
     people = dataset.whole.user_ids.to_list()
-    assert tested(dataset) == [people[row] for row in sorted(order[2267:])]
+    assert held_out(dataset) == [people[row] for row in sorted(order[2267:])]
     assert np.bincount(dataset.whole.treatment).tolist() == [623, 2211]
     assert dataset.dose_ranges == {"incentive": (0.09456, 2.8368)}
     study = read_thornton(folder, None)
@@ -314,7 +354,19 @@ def test_the_other_trials_load(name: str, arms: list[int], outcome: str) -> None
     assert np.bincount(dataset.whole.treatment).tolist() == arms
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ihdp_npci_1.csv").write_bytes(b"\xff\xfe,\n")
-    with pytest.raises(DataError, match="ihdp_npci_1.csv|ihdp"):
+@pytest.mark.parametrize("content", [b"\xff\xfe,\n", b"", b"x14\nabc\n", b"a,b\n1,2\n"])
+def test_a_damaged_file_is_named_by_its_folder(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ihdp_npci_1.csv").write_bytes(content)
+    with pytest.raises(DataError) as caught:
         load_dataset(study_config("ihdp", tmp_path))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_damaged_arrays_are_named_by_their_folder(tmp_path: Path) -> None:
+    write_dose_ihdp(tmp_path)
+    np.savez(tmp_path / "rep_100.npz", t=np.zeros(3))
+    with pytest.raises(DataError, match="the files are not those of dose-ihdp"):
+        load_dataset(study_config("dose-ihdp", tmp_path))
+    (tmp_path / "rep_100.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_dataset(study_config("dose-ihdp", tmp_path))

@@ -52,10 +52,18 @@ Reader = Callable[[Path, int | None], Study]
 
 
 def loader(read: Reader) -> Callable[[Path, TrainingConfig], Tables]:
-    """A loader of the registry: reads the replication that [data] asks for and ties it to the declaration."""
+    """A loader of the registry: reads the replication that [data] asks for and ties it to the declaration.
+
+    A file that is not what its name says becomes a `DataError` with the folder.
+    """
 
     def load(folder: Path, config: TrainingConfig) -> Tables:
-        return study_tables(read(folder, config.data.replication), config)
+        try:
+            study = read(folder, config.data.replication)
+        except (pl.exceptions.PolarsError, KeyError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{folder}: the files are not those of {config.data.dataset}: {reason}") from error
+        return study_tables(study, config)
 
     return load
 

@@ -61,6 +61,10 @@ def network_plan(config: TrainingConfig, fitted: FittedSchema, scales: Scales) -
             raise ConfigError(f"model.members: there are no ensembles of {name!r}, which takes doses")
     treatment = config.features.treatment
     if treatment is not None:
+        if treatment.reference_dose is not None and not entry.config.doses:
+            raise ConfigError(
+                f"model.network: with treatment.reference_dose only curves are learnt, and {name!r} has none"
+            )
         options |= _dose_options(entry, treatment, scales)
     try:
         checked: dict[str, Any] = entry.config.from_dict(options).to_dict()

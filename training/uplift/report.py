@@ -92,7 +92,7 @@ def uplift_card_html(
 def limits_of_use(index: RunIndex, evaluation: Document, part: Mapping[str, Any]) -> list[str]:
     """What a reader must know before giving anybody a treatment because of this model, from what was measured."""
     limits = [
-        f"Trained on {index.dataset}: effects in another population, or of a treatment given otherwise, are unmeasured.",
+        f"Trained on {index.dataset}: effects on other people, or of a treatment given otherwise, are unmeasured.",
         "Effects are causal only if everything that decided who was treated, and also moves the outcome, is a feature, "
         "or treatment was given at random.",
         "The ranking metrics and the effect by decile compare means of the arms: they are fair where treatment was "
