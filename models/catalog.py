@@ -1,13 +1,16 @@
 """The literal table of every network."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from torch import nn
 
+from models.ctr.composed import CTRConfig, CTRModel
 from models.ctr.dien import DIENConfig, DIENModel
 from models.ctr.din import DINConfig, DINModel
+from models.ctr.dsin import DSINConfig, DSINModel, SessionOptions
+from models.ctr.presets import PRESETS
 from models.inputs import IdField, InputLayout, NumberField, Table
 from models.layers.attention_group import AttentionGroup
 from models.uplift.dcn_pd import DCNPD, DCNPDConfig
@@ -21,11 +24,15 @@ from models.uplift.vcnet import VCNet, VCNetConfig
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One network: its config class, the class built from it, and a small config for tests and warm-ups."""
+    """One network: its config class, the class built from it, and a small config for tests and warm-ups.
+
+    ``preset`` are options that hold where a configuration says nothing else.
+    """
 
     config: type[Any]
     model: Callable[[Any], nn.Module]
     tiny: Callable[[], Any]
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tiny_layout() -> InputLayout:
@@ -64,6 +71,35 @@ def _tiny_din() -> DINConfig:
 def _tiny_dien() -> DIENConfig:
     group = AttentionGroup("history", _PAIRS, (6, 4), extras=("hist_type", "hist_value"))
     return DIENConfig(layout=tiny_layout(), attention_groups=(group,), mlp_hidden_layers=(8, 4), use_negsampling=True)
+
+
+def _tiny_dsin() -> DSINConfig:
+    group = AttentionGroup("history", _PAIRS, (6, 4), extras=("hist_type",))
+    session = SessionOptions(gap="hist_value", gap_seconds=0.5, sessions=3, length=2)
+    return DSINConfig(layout=tiny_layout(), attention_groups=(group,), mlp_hidden_layers=(8, 4), session=session)
+
+
+def _tiny_ctr() -> CTRConfig:
+    group = AttentionGroup("history", _PAIRS, (6, 4), extras=("hist_type", "hist_value"))
+    return CTRConfig(
+        layout=tiny_layout(),
+        attention_groups=(group,),
+        mlp_hidden_layers=(8, 4),
+        cross_dim=3,
+        sequence={"din": {}},
+        crossing={"dcn": {"layers": 1}},
+    )
+
+
+def _preset(name: str) -> ModelEntry:
+    """A well-known network that ``CTRModel`` stands for."""
+    options = PRESETS[name]
+
+    def tiny() -> CTRConfig:
+        plain = {**_tiny_ctr().to_dict(), "sequence": {}, "crossing": {}, **options}
+        return CTRConfig.from_dict(plain)
+
+    return ModelEntry(CTRConfig, CTRModel, tiny, options)
 
 
 def tiny_user_layout() -> InputLayout:
@@ -118,8 +154,16 @@ def _tiny_vcnet() -> VCNetConfig:
 
 
 CATALOG: Final[Mapping[str, ModelEntry]] = {
+    "autoint": _preset("autoint"),
+    "can": _preset("can"),
+    "ctr": ModelEntry(CTRConfig, CTRModel, _tiny_ctr),
+    "dcn_v2": _preset("dcn_v2"),
     "dien": ModelEntry(DIENConfig, DIENModel, _tiny_dien),
     "din": ModelEntry(DINConfig, DINModel, _tiny_din),
+    "dmr": _preset("dmr"),
+    "dsin": ModelEntry(DSINConfig, DSINModel, _tiny_dsin),
+    "fibinet": _preset("fibinet"),
+    "xdeepfm": _preset("xdeepfm"),
 }
 
 UPLIFT_CATALOG: Final[Mapping[str, ModelEntry]] = {

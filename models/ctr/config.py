@@ -1,13 +1,18 @@
 """The options that all sequence networks for click prediction share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Self
 
+from models.ctr.blocks import blocks_to_dict, plain, read_blocks
+from models.ctr.crossing_options import CROSSINGS
+from models.ctr.search import EmbeddingSearch
 from models.inputs import InputLayout
 from models.layers.attention_group import AttentionGroup
 from models.layers.fold_in import FoldIn
 from models.layers.history import HistoryPooling, build
+from models.multitask.options import MLPOptions, TopOptions, read_top, top_to_dict
+from models.multitask.towers import HiddenOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +35,15 @@ class SequenceConfig:
         mlp_excludes: user or candidate fields that only serve attention, pooling or fold-in.
         input_norm: normalise what enters the top network, row by row.
         wide: add a linear part over all numbers and a bias for every user and candidate id.
+        top: what turns the features into one logit a task: ``mlp`` (one network for all), ``shared_bottom``, ``mmoe``
+            or ``snr``; a name, or a mapping with ``kind`` and the options of that kind.
+        crossing: blocks that cross the features before the top, by name; a list, or a mapping of names to options.
+        cross_dim: width of the fields that they cross.
+        nas: search the widths of the embeddings while training; None takes those of the tables.
 
     Raises:
-        ValueError: if a task or a group is used twice, a share is outside [0, 1), or a name is not in the layout.
+        ValueError: if a task or a group is used twice, a share is outside [0, 1), a block is unknown, or a name is not
+            in the layout.
     """
 
     layout: InputLayout
@@ -50,11 +61,19 @@ class SequenceConfig:
     mlp_excludes: tuple[str, ...] = ()
     input_norm: bool = False
     wide: bool = False
+    top: TopOptions = field(default_factory=MLPOptions)
+    crossing: Mapping[str, Any] = field(default_factory=dict)
+    cross_dim: int = 8
+    nas: EmbeddingSearch | None = None
 
     def __post_init__(self) -> None:
         """Check values and names."""
         for name in _TUPLES:
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "top", read_top(self.top))
+        object.__setattr__(self, "crossing", read_blocks("crossing", self.crossing, CROSSINGS))
+        if self.cross_dim < 1:
+            raise ValueError(f"cross_dim must be at least 1, got {self.cross_dim}")
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks must be different names, at least one; got {self.tasks}")
         for name in ("mlp_dropout", "embedding_dropout"):
@@ -97,13 +116,34 @@ class SequenceConfig:
         values: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name == "layout":
+            if entry.name == "top":
+                values[entry.name] = top_to_dict(value)
+            elif hasattr(value, "to_dict"):
                 values[entry.name] = value.to_dict()
+            elif isinstance(value, Mapping):
+                values[entry.name] = blocks_to_dict(value)
+            elif is_dataclass(value):
+                values[entry.name] = plain(value)
             elif isinstance(value, tuple):
                 values[entry.name] = [item.to_dict() if hasattr(item, "to_dict") else item for item in value]
             else:
                 values[entry.name] = value
         return values
+
+    @property
+    def hidden(self) -> HiddenOptions:
+        """The hidden layers of the top network."""
+        return HiddenOptions(
+            layers=self.mlp_hidden_layers,
+            activation=self.mlp_activation,
+            dropout=self.mlp_dropout,
+            batchnorm=self.mlp_batchnorm,
+        )
+
+    @classmethod
+    def single_options(cls) -> dict[str, type[Any]]:
+        """Attributes that are objects of a class of their own, read from a mapping."""
+        return {"nas": EmbeddingSearch}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -116,8 +156,9 @@ class SequenceConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-        if "layout" not in values:
-            raise ValueError("missing key 'layout'")
+        for entry in fields(cls):
+            if entry.default is MISSING and entry.default_factory is MISSING and entry.name not in values:
+                raise ValueError(f"missing key {entry.name!r}")
         arguments: dict[str, Any] = dict(values)
         if not isinstance(arguments["layout"], InputLayout):
             arguments["layout"] = InputLayout.from_dict(arguments["layout"])
@@ -127,6 +168,9 @@ class SequenceConfig:
                     item if isinstance(item, kind) else build(kind, item, f"{name}.{index}")
                     for index, item in enumerate(arguments[name])
                 )
+        for name, kind in cls.single_options().items():
+            if isinstance(arguments.get(name), Mapping):
+                arguments[name] = build(kind, arguments[name], name)
         for name in _TUPLES:
             if isinstance(arguments.get(name), str):
                 raise ValueError(f"{name} must be a list, got {arguments[name]!r}")

@@ -147,8 +147,8 @@ class OnSides(nn.Module):
 class BilinearPairs(nn.Module):
     """Products of all pairs of fields, the first of a pair mapped by one shared matrix: (x_i W) * x_j, i < j.
 
-    Source: Huang et al. 2019, arXiv:1905.09433 (FiBiNET, type field-all); the sums: Zhang et al. 2022, arXiv:2209.05016.
-    Differs from them: nothing.
+    Source: Huang et al. 2019, arXiv:1905.09433 (FiBiNET, type field-all); the sums: Zhang et al. 2022,
+    arXiv:2209.05016. Differs from them: nothing.
 
     Shapes: fields (B, F, D); returns (B, P) for dot, (B, P * D) for multiply, with P = F (F - 1) / 2. State: map.*.
 
@@ -172,19 +172,74 @@ class BilinearPairs(nn.Module):
 
     def forward(self, fields: Tensor) -> Tensor:
         """The products."""
-        mapped = self.map(fields)
+        mapped: Tensor = self.map(fields)
         if self.dot:
             # All F * F sums in one product cost less than gathering the pairs first.
-            return torch.matmul(mapped, fields.transpose(1, 2)).flatten(1).index_select(1, self.flat)
+            sums = torch.matmul(mapped, fields.transpose(1, 2)).flatten(1)
+            return sums.index_select(1, self.flat)
         return (mapped.index_select(1, self.first) * fields.index_select(1, self.second)).flatten(1)
 
 
-class Crossing(nn.Module):
-    """All chosen blocks on one set of fields, side by side.
+class StackedFields(nn.Module):
+    """Fields of one width out of the vectors and numbers of both sides.
 
-    Shapes: of_user: (U, W_i) each, of_candidate: (U, C, W_i) each, user_numbers (U, Nu), candidate_numbers (U, C, Nc),
-    user (U, Vu), candidate (U, C, Vc), the top's input so far; returns (U, C, width).
-    State: maps.{i}.* of fields whose width is not D, number_vectors (Nu + Nc, D), blocks.{i}.*.
+    Shapes: of_user: (U, W_i) each, of_candidate: (U, C, W_i) each, user_numbers (U, Nu), candidate_numbers (U, C, Nc);
+    returns (B, F, D), the user's fields first. State: user_maps.{i}.* and candidate_maps.{i}.* where a width is not D,
+    number_vectors (Nu + Nc, D).
+
+    Args:
+        widths: of the user's and of the candidate's vectors; those of width 0 are left out.
+        numbers: Nu and Nc.
+        dim: D.
+        std: of the initial vectors of numbers.
+
+    Raises:
+        ValueError: if there is no field.
+    """
+
+    user_places: list[int]
+    candidate_places: list[int]
+
+    def __init__(self, widths: tuple[list[int], list[int]], numbers: tuple[int, int], dim: int, std: float) -> None:
+        super().__init__()
+        self.of_user, self.of_candidate = numbers
+        self.user_places = [i for i, width in enumerate(widths[0]) if width > 0]
+        self.candidate_places = [i for i, width in enumerate(widths[1]) if width > 0]
+        self.user_fields = len(self.user_places) + numbers[0]
+        self.fields = self.user_fields + len(self.candidate_places) + numbers[1]
+        if self.fields < 1:
+            raise ValueError("crossing needs at least one field, got none")
+        self.user_maps = _maps([widths[0][i] for i in self.user_places], dim)
+        self.candidate_maps = _maps([widths[1][i] for i in self.candidate_places], dim)
+        self.number_vectors = nn.Parameter(torch.empty(sum(numbers), dim).normal_(0.0, std)) if sum(numbers) else None
+
+    def forward(
+        self, of_user: list[Tensor], of_candidate: list[Tensor], user_numbers: Tensor, candidate_numbers: Tensor
+    ) -> Tensor:
+        """The fields."""
+        candidates = candidate_numbers.size(1)
+        users: list[Tensor] = []
+        for i, mapped in enumerate(self.user_maps):
+            users.append(mapped(of_user[self.user_places[i]]).unsqueeze(1))
+        both: list[Tensor] = []
+        for i, mapped in enumerate(self.candidate_maps):
+            both.append(mapped(of_candidate[self.candidate_places[i]]).unsqueeze(2))
+        vectors = self.number_vectors
+        if vectors is not None:
+            if self.of_user > 0:
+                users.append(user_numbers.unsqueeze(-1) * vectors[: self.of_user])
+            if self.of_candidate > 0:
+                both.append(candidate_numbers.unsqueeze(-1) * vectors[self.of_user :])
+        if len(users) > 0:
+            both.insert(0, torch.cat(users, 1).unsqueeze(1).expand(-1, candidates, -1, -1))
+        return torch.cat(both, 2).flatten(0, 1)
+
+
+class Crossing(nn.Module):
+    """All chosen blocks, side by side.
+
+    Shapes: as ``StackedFields``, with user (U, Vu) and candidate (U, C, Vc), the top's input so far; returns (U, C,
+    width). State: fields.* where a block crosses fields, blocks.{i}.*.
 
     Args:
         blocks: options by name.
@@ -197,9 +252,6 @@ class Crossing(nn.Module):
         ValueError: if there is no field, or too few for a block.
     """
 
-    user_places: list[int]
-    candidate_places: list[int]
-
     def __init__(
         self,
         blocks: Mapping[str, Any],
@@ -209,24 +261,18 @@ class Crossing(nn.Module):
         std: float,
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.user_numbers, self.candidate_numbers = numbers
-        self.user_places = [i for i, width in enumerate(widths[0]) if width > 0]
-        self.candidate_places = [i for i, width in enumerate(widths[1]) if width > 0]
-        self.user_maps = _maps([widths[0][i] for i in self.user_places], dim)
-        self.candidate_maps = _maps([widths[1][i] for i in self.candidate_places], dim)
-        self.number_vectors = nn.Parameter(torch.empty(sum(numbers), dim).normal_(0.0, std)) if sum(numbers) else None
-        users = len(self.user_places) + numbers[0]
+        stacked = StackedFields(widths, numbers, dim, std)
         sizes = CrossingSizes(
-            user_fields=users,
-            fields=users + len(self.candidate_places) + numbers[1],
+            user_fields=stacked.user_fields,
+            fields=stacked.fields,
             dim=dim,
             width=sum(widths[0]) + sum(widths[1]) + sum(numbers),
         )
-        if sizes.fields < 1:
-            raise ValueError("crossing needs at least one field, got none")
         built = [_BUILDERS[name](options, sizes) for name, options in blocks.items()]
         self.blocks = nn.ModuleList(block for block, _ in built)
+        self.fields: StackedFields | None = None
+        if any(not isinstance(block, OnInput) for block in self.blocks):
+            self.fields = stacked
         self.width = sum(width for _, width in built)
 
     def forward(
@@ -240,25 +286,24 @@ class Crossing(nn.Module):
     ) -> Tensor:
         """The crossed features."""
         candidates = candidate.size(1)
-        users: list[Tensor] = []
-        for place, mapped in zip(self.user_places, self.user_maps):  # noqa: B905 - a strict zip does not script
-            users.append(mapped(of_user[place]).unsqueeze(1).unsqueeze(2).expand(-1, candidates, -1, -1))
-        both: list[Tensor] = []
-        for place, mapped in zip(self.candidate_places, self.candidate_maps):  # noqa: B905
-            both.append(mapped(of_candidate[place]).unsqueeze(2))
-        vectors = self.number_vectors
-        if vectors is not None:
-            if self.user_numbers > 0:
-                fields = (user_numbers.unsqueeze(-1) * vectors[: self.user_numbers]).unsqueeze(1)
-                users.append(fields.expand(-1, candidates, -1, -1))
-            if self.candidate_numbers > 0:
-                both.append(candidate_numbers.unsqueeze(-1) * vectors[self.user_numbers :])
-        stacked = torch.cat(users + both, 2).flatten(0, 1)
-        joined = torch.cat([user.unsqueeze(1).expand(-1, candidates, -1), candidate], -1).flatten(0, 1)
+        joined = side_by_side(user, candidate).flatten(0, 1)
+        fields = joined  # where no block looks at them
+        if self.fields is not None:
+            fields = self.fields(of_user, of_candidate, user_numbers, candidate_numbers)
         crossed: list[Tensor] = []
         for block in self.blocks:
-            crossed.append(block(stacked, joined))
+            crossed.append(block(fields, joined))
         return torch.cat(crossed, -1).view(candidate.size(0), candidates, self.width)
+
+
+def side_by_side(user: Tensor, candidate: Tensor) -> Tensor:
+    """[user, candidate] of every candidate: user (U, Vu), candidate (U, C, Vc) -> (U, C, Vu + Vc)."""
+    if user.size(-1) == 0:  # runtimes get tensors without columns wrong
+        return candidate
+    repeated = user.unsqueeze(1).expand(-1, candidate.size(1), -1)
+    if candidate.size(-1) == 0:
+        return repeated
+    return torch.cat([repeated, candidate], -1)
 
 
 def _maps(widths: list[int], dim: int) -> nn.ModuleList:

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from models.ctr.config import SequenceConfig
 from models.ctr.fields import PairedFields
-from models.ctr.frame import Frame
+from models.ctr.network import SequenceModel
 from models.inputs import InputLayout
 from models.layers.attention_group import AttentionGroup
 from models.layers.auxiliary_loss import AuxiliaryLoss
@@ -76,7 +75,6 @@ class DIENGroup(nn.Module):
         states = self.interest.extract(keys, mask)
         return self.interest.evolve(query, states, mask), states
 
-    @torch.jit.unused
     def auxiliary_loss(
         self, states: Tensor, behaviours: list[Tensor], negatives: list[Tensor], behaviour_mask: Tensor
     ) -> Tensor:
@@ -91,7 +89,7 @@ class DIENGroup(nn.Module):
         return loss
 
 
-class DIENModel(nn.Module):
+class DIENModel(SequenceModel):
     """Deep Interest Evolution Network for users x candidates.
 
     The history's embeddings, the extractor, the input half of the evolution and the keys' half of the attention are
@@ -104,82 +102,5 @@ class DIENModel(nn.Module):
     """
 
     def __init__(self, config: DIENConfig) -> None:
-        super().__init__()
-        self.config = config
         auxiliary = config.auxiliary_hidden_layers if config.use_negsampling else None
-        groups = [DIENGroup(config.layout, group, auxiliary) for group in config.attention_groups]
-        self.groups = nn.ModuleList(groups)
-        self.frame = Frame(config, sum(group.width for group in groups))
-
-    def forward(
-        self,
-        user_ids: Tensor,
-        user_numbers: Tensor,
-        candidate_ids: Tensor,
-        candidate_numbers: Tensor,
-        behaviour_ids: Tensor,
-        behaviour_numbers: Tensor,
-        behaviour_mask: Tensor,
-    ) -> Tensor:
-        """Logits (U, C, K)."""
-        vectors = self.frame.read(user_ids, candidate_ids, behaviour_ids, behaviour_numbers)
-        interests, _ = self._interests(vectors[1], vectors[2], behaviour_mask)
-        logits: Tensor = self.frame(
-            vectors, interests, user_ids, user_numbers, candidate_ids, candidate_numbers, behaviour_ids, behaviour_mask
-        )
-        return logits
-
-    def training_outputs(
-        self,
-        user_ids: Tensor,
-        user_numbers: Tensor,
-        candidate_ids: Tensor,
-        candidate_numbers: Tensor,
-        behaviour_ids: Tensor,
-        behaviour_numbers: Tensor,
-        behaviour_mask: Tensor,
-        negative_behaviour_ids: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits (U, C, K) and the auxiliary loss, averaged over the groups.
-
-        Args:
-            user_ids: as forward, like the next six.
-            user_numbers: as forward.
-            candidate_ids: as forward.
-            candidate_numbers: as forward.
-            behaviour_ids: as forward.
-            behaviour_numbers: as forward.
-            behaviour_mask: as forward.
-            negative_behaviour_ids: (R, T, Fb), behaviours that did not happen, for the first R <= U users; needed with
-                ``use_negsampling``.
-
-        Raises:
-            ValueError: if negatives are needed and missing.
-        """
-        vectors = self.frame.read(user_ids, candidate_ids, behaviour_ids, behaviour_numbers)
-        interests, states = self._interests(vectors[1], vectors[2], behaviour_mask)
-        logits: Tensor = self.frame(
-            vectors, interests, user_ids, user_numbers, candidate_ids, candidate_numbers, behaviour_ids, behaviour_mask
-        )
-        auxiliary = torch.zeros((), dtype=logits.dtype, device=logits.device)
-        if self.config.use_negsampling:
-            if negative_behaviour_ids is None:
-                raise ValueError("negative_behaviour_ids must be given where use_negsampling is on, got None")
-            negatives = self.frame.reader.behaviours(negative_behaviour_ids)
-            for group, state in zip(self.groups, states, strict=True):
-                auxiliary = auxiliary + group.auxiliary_loss(  # type: ignore[operator]
-                    state, vectors[2], negatives, behaviour_mask
-                )
-            auxiliary = auxiliary / len(states)
-        return logits, auxiliary
-
-    def _interests(
-        self, candidates: list[Tensor], behaviours: list[Tensor], behaviour_mask: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        interests: list[Tensor] = []
-        states: list[Tensor] = []
-        for group in self.groups:
-            interest, state = group(candidates, behaviours, behaviour_mask)
-            interests.append(interest)
-            states.append(state)
-        return interests, states
+        super().__init__(config, [DIENGroup(config.layout, group, auxiliary) for group in config.attention_groups])

@@ -3,18 +3,36 @@
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from models.ctr.config import SequenceConfig
 from models.ctr.fields import PairedFields
-from models.ctr.frame import Frame
+from models.ctr.network import SequenceModel
 from models.inputs import InputLayout
 from models.layers.attention_group import AttentionGroup
 from models.layers.dense import Dense
 from models.layers.target_attention import DIN, InterestAttention
 
 ATTENTION_MODES: Final = ("sum", "softmax")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DINOptions:
+    """Target attention as a block of other networks.
+
+    Attributes:
+        mode: ``sum`` weights the steps by raw scores, ``softmax`` by normalised ones.
+
+    Raises:
+        ValueError: if ``mode`` is unknown.
+    """
+
+    mode: str = "softmax"
+
+    def __post_init__(self) -> None:
+        """Check the mode."""
+        if self.mode not in ATTENTION_MODES:
+            raise ValueError(f"mode must be one of {', '.join(ATTENTION_MODES)}; got {self.mode!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +61,8 @@ class DINGroup(nn.Module):
     Extras (the behaviour's type, value, age) are mapped to the keys' width and added to them, so that a step stays
     comparable with the query.
 
-    Shapes: candidates: one (U, C, D) a field, behaviours: one (U, T, D) a field, mask (U, T, S); returns (U, C, Q).
+    Shapes: candidates: one (U, C, D) a field, behaviours: one (U, T, D) a field, mask (U, T, S); returns the interest
+    (U, C, Q) and the steps (U, T, Q).
     """
 
     def __init__(self, layout: InputLayout, group: AttentionGroup, mode: str) -> None:
@@ -61,16 +80,18 @@ class DINGroup(nn.Module):
         else:
             self.attention = InterestAttention(width, hidden, group.att_dropout, group.batchnorm, group.activation)
 
-    def forward(self, candidates: list[Tensor], behaviours: list[Tensor], behaviour_mask: Tensor) -> Tensor:
-        """The interest towards each candidate."""
+    def forward(
+        self, candidates: list[Tensor], behaviours: list[Tensor], behaviour_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The interest towards each candidate, and the steps."""
         keys = self.fields.keys(behaviours)
         if self.extras is not None:
             keys = keys + self.extras(self.fields.extras(behaviours))
         interest: Tensor = self.attention(self.fields.query(candidates), keys, self.fields.mask(behaviour_mask))
-        return interest
+        return interest, keys
 
 
-class DINModel(nn.Module):
+class DINModel(SequenceModel):
     """Deep Interest Network for users x candidates.
 
     Source: Zhou et al. 2018, arXiv:1706.06978. Differs from it: candidates share their user's work, and the options of
@@ -80,51 +101,6 @@ class DINModel(nn.Module):
     """
 
     def __init__(self, config: DINConfig) -> None:
-        super().__init__()
-        self.config = config
-        groups = [DINGroup(config.layout, group, config.attention_mode) for group in config.attention_groups]
-        self.groups = nn.ModuleList(groups)
-        self.frame = Frame(config, sum(group.width for group in groups))
-
-    def forward(
-        self,
-        user_ids: Tensor,
-        user_numbers: Tensor,
-        candidate_ids: Tensor,
-        candidate_numbers: Tensor,
-        behaviour_ids: Tensor,
-        behaviour_numbers: Tensor,
-        behaviour_mask: Tensor,
-    ) -> Tensor:
-        """Logits (U, C, K)."""
-        vectors = self.frame.read(user_ids, candidate_ids, behaviour_ids, behaviour_numbers)
-        interests: list[Tensor] = []
-        for group in self.groups:
-            interests.append(group(vectors[1], vectors[2], behaviour_mask))
-        logits: Tensor = self.frame(
-            vectors, interests, user_ids, user_numbers, candidate_ids, candidate_numbers, behaviour_ids, behaviour_mask
+        super().__init__(
+            config, [DINGroup(config.layout, group, config.attention_mode) for group in config.attention_groups]
         )
-        return logits
-
-    def training_outputs(
-        self,
-        user_ids: Tensor,
-        user_numbers: Tensor,
-        candidate_ids: Tensor,
-        candidate_numbers: Tensor,
-        behaviour_ids: Tensor,
-        behaviour_numbers: Tensor,
-        behaviour_mask: Tensor,
-        negative_behaviour_ids: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits and an auxiliary loss, which DIN does not have: 0."""
-        logits = self(
-            user_ids,
-            user_numbers,
-            candidate_ids,
-            candidate_numbers,
-            behaviour_ids,
-            behaviour_numbers,
-            behaviour_mask,
-        )
-        return logits, torch.zeros((), dtype=logits.dtype, device=logits.device)

@@ -1,6 +1,7 @@
 """DSIN: interests of whole sessions, and how they follow each other."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +59,18 @@ class DSINConfig(SequenceConfig):
         ValueError: if no attention group is given, and as ``SequenceConfig``.
     """
 
-    session: SessionOptions = field(kw_only=True)
+    session: SessionOptions
 
     def __post_init__(self) -> None:
         """Check the groups and the rest."""
         SequenceConfig.__post_init__(self)
         if not self.attention_groups:
             raise ValueError("attention_groups must name at least one group, got none")
+
+    @classmethod
+    def single_options(cls) -> dict[str, type[Any]]:
+        """As ``SequenceConfig.single_options``."""
+        return {**SequenceConfig.single_options(), "session": SessionOptions}
 
 
 class DSINGroup(nn.Module):
@@ -93,8 +99,9 @@ class DSINGroup(nn.Module):
         self.evolution = BidirectionalLSTM(width, hidden)
         self.bridge: nn.Module = nn.Identity() if 2 * hidden == width else Dense(width, 2 * hidden)
         layers = list(group.hidden_layers)
-        self.session_attention = InterestAttention(width, layers, group.att_dropout, group.batchnorm, group.activation)
-        self.state_attention = InterestAttention(2 * hidden, layers, group.att_dropout, group.batchnorm, group.activation)
+        shared = (layers, group.att_dropout, group.batchnorm, group.activation)
+        self.session_attention = InterestAttention(width, *shared)
+        self.state_attention = InterestAttention(2 * hidden, *shared)
         self.width = width + 2 * hidden
 
     def forward(
@@ -119,8 +126,8 @@ class DSINModel(SequenceModel):
 
     Sessions, their interests and the BiLSTM are computed once a user, from the gaps alone that the graph is given.
 
-    Source: Feng et al. 2019, arXiv:1905.06482. Differs from it: the activation units are those of DIEN, candidates share
-    their user's work, and the options of ``SequenceConfig``.
+    Source: Feng et al. 2019, arXiv:1905.06482. Differs from it: the activation units are those of DIEN, candidates
+    share their user's work, and the options of ``SequenceConfig``.
 
     Shapes: the seven tensors of ``models.inputs``; returns logits (U, C, K).
     """

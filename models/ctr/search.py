@@ -19,8 +19,8 @@ class EmbeddingSearch:
     """Options of ``[model.nas]``.
 
     Attributes:
-        sizes: widths that a table may get, by its name, increasing up to its own width; where it is empty every table of
-            at least 4 columns may get a quarter, a half or all of them.
+        sizes: widths that a table may get, by its name, increasing up to its own width; where it is empty every table
+            of at least 4 columns may get a quarter, a half or all of them.
         allow_drop: a table may also get no column at all.
         share: ``left``, a narrower width is the first columns of a wider one; ``diff``, it is what the wider one adds.
         gradient: ``discrete``, ``gumbel`` or ``none``, as ``NASSelectionLayer``.

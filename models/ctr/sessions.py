@@ -24,9 +24,7 @@ def placed(sequence: Tensor, places: Tensor, count: int) -> Tensor:
         (U, count, D), zero where no step went.
     """
     # One more place takes what is dropped.
-    empty = torch.zeros(
-        [sequence.size(0), count + 1, sequence.size(2)], dtype=sequence.dtype, device=sequence.device
-    )
+    empty = torch.zeros([sequence.size(0), count + 1, sequence.size(2)], dtype=sequence.dtype, device=sequence.device)
     index = places.unsqueeze(-1).expand(-1, -1, sequence.size(2))
     return empty.scatter(1, index, sequence)[:, :count]
 
@@ -52,8 +50,7 @@ class SessionCut(nn.Module):
         super().__init__()
         if sessions < 1 or length < 1 or not gap_seconds > 0:
             raise ValueError(
-                "sessions, length and gap_seconds must be positive, "
-                f"got {sessions}, {length} and {gap_seconds}"
+                f"sessions, length and gap_seconds must be positive, got {sessions}, {length} and {gap_seconds}"
             )
         self.sessions = sessions
         self.length = length
@@ -75,7 +72,7 @@ class SessionCut(nn.Module):
         places = torch.where(kept, place, torch.zeros_like(place)).sum(1) + nowhere
         cut = placed(steps, places, self.sessions * self.length)
         inside = torch.arange(self.length, device=steps.device).view(1, 1, -1) < kept_sizes
-        return cut.unflatten(1, [self.sessions, self.length]), inside
+        return cut.view(cut.size(0), self.sessions, self.length, cut.size(2)), inside
 
 
 class SessionInterest(nn.Module):

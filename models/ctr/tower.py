@@ -142,13 +142,24 @@ def normalised_affine(
     the product is still computed once a user.
     """
     width = user.size(-1) + candidate.size(-1)
-    mean = (user.sum(-1, keepdim=True).unsqueeze(1) + candidate.sum(-1, keepdim=True)) / width
-    squares = (user * user).sum(-1, keepdim=True).unsqueeze(1) + (candidate * candidate).sum(-1, keepdim=True)
+    mean = _total(user, candidate) / width
+    squares = _total(user * user, candidate * candidate)
     variance = (squares / width - mean * mean).clamp_min(0.0)
     scaled = kernel * gamma.unsqueeze(-1)
     product = joined_affine(scaled, torch.zeros_like(bias), user, candidate)
     centred = (product - mean * scaled.sum(0)) * torch.rsqrt(variance + eps)
     return centred + (torch.matmul(beta, kernel) + bias)
+
+
+def _total(user: Tensor, candidate: Tensor) -> Tensor:
+    """Sum over [user, candidate], (U, C, 1), or (U, 1, 1) where the candidates have no columns."""
+    # Runtimes get sums over no columns wrong.
+    if user.size(-1) == 0:
+        return candidate.sum(-1, keepdim=True)
+    of_user = user.sum(-1, keepdim=True).unsqueeze(1)
+    if candidate.size(-1) == 0:
+        return of_user
+    return of_user + candidate.sum(-1, keepdim=True)
 
 
 class WidePart(nn.Module):

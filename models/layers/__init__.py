@@ -6,6 +6,16 @@ from models.layers.add_bias import AddBias
 from models.layers.advanced_activations import get as get_activation
 from models.layers.attention_group import AttentionGroup
 from models.layers.auxiliary_loss import AuxiliaryLoss
+from models.layers.calibration import (
+    isotonic_apply,
+    isotonic_fit,
+    platt_scale,
+    prior_shift_logit,
+    temperature_scale,
+    undo_fake_negative_logit,
+    undo_negative_downsampling,
+    undo_negative_downsampling_logit,
+)
 from models.layers.cin import CIN
 from models.layers.co_action import CAN
 from models.layers.cross import DCN
@@ -78,9 +88,17 @@ __all__ = [
     "dynamic_rnn_with_attention",
     "get_activation",
     "hard_concrete_ste",
+    "isotonic_apply",
+    "isotonic_fit",
     "length_to_mask",
     "log_sigmoid",
     "masked_softmax",
     "merge_tensor_list",
+    "platt_scale",
+    "prior_shift_logit",
     "static_rnn_with_attention",
+    "temperature_scale",
+    "undo_fake_negative_logit",
+    "undo_negative_downsampling",
+    "undo_negative_downsampling_logit",
 ]

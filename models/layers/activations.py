@@ -23,6 +23,12 @@ class PReLU(nn.Module):
 
     Raises:
         ValueError: if ``num_features`` is not positive or x has another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import PReLU
+        >>> PReLU(2, init=0.5)(torch.tensor([[-2.0, 3.0]])).tolist()
+        [[-1.0, 3.0]]
     """
 
     def __init__(self, num_features: int, init: float = 0.25) -> None:
@@ -63,6 +69,12 @@ class Dice(nn.Module):
 
     Raises:
         ValueError: if ``num_features`` is not positive or x has another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import Dice
+        >>> Dice(2).eval()(torch.tensor([[0.0, 30.0]])).tolist()
+        [[0.0, 30.0]]
     """
 
     def __init__(self, num_features: int, epsilon: float = 1e-8, affine: bool = False, momentum: float = 0.1) -> None:

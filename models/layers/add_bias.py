@@ -36,8 +36,8 @@ class AddBias(Regularized):
         >>> import torch
         >>> from models.layers import AddBias
         >>> layer = AddBias([3], initializer="ones")
-        >>> layer(torch.zeros(2, 3, 5), "channels_first").sum()
-        tensor(30., grad_fn=<SumBackward0>)
+        >>> layer(torch.zeros(2, 3, 5), "channels_first").sum().item()
+        30.0
     """
 
     def __init__(

@@ -183,6 +183,12 @@ def get(identifier: Activation, num_features: int | None = None) -> Callable[...
 
     Raises:
         ValueError: if the name or an option is unknown, or the width of prelu or dice is missing.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import get_activation
+        >>> get_activation({"name": "LeakyReLU", "alpha": 0.5})(torch.tensor([-2.0, 1.0]))
+        tensor([-1.,  1.])
     """
     if identifier is None:
         return None
@@ -207,6 +213,11 @@ def serialize(activation: Callable[..., Any] | None) -> str | None:
 
     Raises:
         ValueError: if the activation is not one of the named ones.
+
+    Example:
+        >>> from models.layers import advanced_activations
+        >>> advanced_activations.serialize(advanced_activations.get("elu"))
+        '{"name": "elu", "alpha": 1.0}'
     """
     if activation is None:
         return None
@@ -220,7 +231,13 @@ def serialize(activation: Callable[..., Any] | None) -> str | None:
 
 
 def deserialize(text: str | None) -> Callable[..., Any] | None:
-    """Inverse of ``serialize``; also takes everything that ``get`` takes."""
+    """Inverse of ``serialize``; also takes everything that ``get`` takes.
+
+    Example:
+        >>> from models.layers import advanced_activations
+        >>> advanced_activations.deserialize('{"name": "elu", "alpha": 2.0}').alpha
+        2.0
+    """
     return get(text)
 
 

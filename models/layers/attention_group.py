@@ -33,6 +33,12 @@ class AttentionGroup:
 
     Raises:
         ValueError: if a pair or a choice is not one of the above.
+
+    Example:
+        >>> from models.layers import AttentionGroup
+        >>> group = AttentionGroup("clicks", [{"ad": "item", "pos_hist": "hist_item"}], gru_type="agru")
+        >>> group.candidates, group.histories, group.gru_type
+        (('item',), ('hist_item',), 'AGRU')
     """
 
     name: str

@@ -32,6 +32,14 @@ class AuxiliaryLoss(nn.Module):
 
     Raises:
         ValueError: if a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import AuxiliaryLoss
+        >>> layer = AuxiliaryLoss(input_size=3, hidden_layers=(4,))
+        >>> sequence, mask = torch.ones(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)
+        >>> layer(sequence, sequence, sequence, mask).item()
+        0.0
     """
 
     def __init__(

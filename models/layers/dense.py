@@ -37,6 +37,15 @@ class Dense(Regularized):
 
     Raises:
         ValueError: if a width is not positive or x has another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import Dense
+        >>> layer = Dense(4, 3, "relu", allow_kernel_norm=True, kernel_norm_trainable=True)
+        >>> layer(torch.ones(2, 5, 4)).shape
+        torch.Size([2, 5, 3])
+        >>> list(layer.state_dict())
+        ['kernel', 'bias', 'kernel_norm']
     """
 
     def __init__(

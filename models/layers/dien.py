@@ -39,6 +39,13 @@ class DIEN(Regularized):
 
     Raises:
         ValueError: if ``att_type`` is unknown or a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import DIEN
+        >>> layer = DIEN(embedding_dim=4, num_units=3, att_type="AUGRU")
+        >>> layer(torch.ones(2, 3), torch.ones(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -136,6 +143,13 @@ class Interest(nn.Module):
 
     Raises:
         ValueError: if ``gru_type`` or ``attention`` is unknown or a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import Interest
+        >>> layer = Interest(4, gru_type="AIGRU", att_hidden_layers=(8,))
+        >>> layer(torch.ones(2, 6, 4), torch.ones(2, 5, 4)).shape
+        torch.Size([2, 6, 4])
     """
 
     def __init__(

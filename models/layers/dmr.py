@@ -35,6 +35,13 @@ class DMR_U2I(Regularized):
 
     Raises:
         ValueError: if a width is not positive, or a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import DMR_U2I
+        >>> layer = DMR_U2I(seq_length=9, user_dim=4, item_dim=3, cmp_dim=2)
+        >>> layer(torch.ones(2, 3), torch.ones(2, 5, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

@@ -46,7 +46,8 @@ def _update_first(stacked: Tensor, width: int) -> Tensor:
 class GRU(nn.Module):
     """One GRU layer that carries its state over padding, wherever the padding is.
 
-    Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the recurrent product as cuDNN and torch have it.
+    Source: Cho et al. 2014, arXiv:1406.1078. Differs from it: the reset comes after the recurrent product, as cuDNN
+    and torch have it.
 
     Shapes: sequence (B, T, D), mask (B, T); returns states (B, T, H), the carried state on padded steps. State:
     weight_ih_l0 (3H, D), weight_hh_l0 (3H, H), bias_ih_l0, bias_hh_l0 (3H,), row blocks r, z, n.
@@ -57,6 +58,12 @@ class GRU(nn.Module):
 
     Raises:
         ValueError: if a width is not positive, or the sequence or the mask does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import GRU
+        >>> GRU(4, 3)(torch.ones(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)).shape
+        torch.Size([2, 5, 3])
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:

@@ -10,6 +10,12 @@ def log_sigmoid(z: Tensor) -> Tensor:
     """Logarithm of the sigmoid, exact for large values of either sign.
 
     Not ``F.logsigmoid``: the ONNX exporter writes that as Log(Sigmoid(z)), which is -inf from -20 downwards.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import log_sigmoid
+        >>> log_sigmoid(torch.tensor([-800.0, 800.0])).tolist()
+        [-800.0, 0.0]
     """
     return torch.clamp(z, max=0.0) - torch.log1p(torch.exp(-torch.abs(z)))
 
@@ -30,6 +36,15 @@ class LogitCorrection(nn.Module):
     Args:
         activation: applied to the corrected logit; None leaves it a logit.
         sample_bias: the negative-first logging described above.
+
+    Raises:
+        ValueError: if a tensor has more than two axes, the batch sizes differ, or an eager rate is not positive.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import LogitCorrection
+        >>> LogitCorrection()(torch.zeros(2), torch.tensor([1.0, 0.1]))
+        tensor([0.0000, 2.3026])
     """
 
     def __init__(self, activation: advanced_activations.Activation = None, sample_bias: bool = False) -> None:

@@ -13,6 +13,12 @@ def length_to_mask(lengths: Tensor, max_len: int) -> Tensor:
 
     Returns:
         Bool (B, T), True on the first ``lengths`` steps of a row.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import length_to_mask
+        >>> length_to_mask(torch.tensor([0, 2]), 3).tolist()
+        [[False, False, False], [True, True, False]]
     """
     return torch.arange(max_len, device=lengths.device) < lengths.unsqueeze(-1)
 
@@ -65,6 +71,13 @@ def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
 
     Returns:
         Same shape as ``scores``: zero at masked places, summing to one over ``dim`` where anything is real.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import masked_softmax
+        >>> mask = torch.tensor([[True, True, False], [False, False, False]])
+        >>> masked_softmax(torch.zeros(2, 3), mask).tolist()
+        [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     """
     if mask is None:
         return torch.softmax(scores, dim)

@@ -56,23 +56,29 @@ def merge_tensor_list(
     for tensor in tensors:
         if tensor.dim() != 2 and tensor.dim() != 3:
             raise ValueError(f"tensor_list must hold tensors of 2 or 3 axes, got {list(tensor.shape)}")
-    if len(tensors) > 1:
-        if merge_type is None:
-            return tensors
+    if len(tensors) == 1:
+        merged = _merge_one(tensors[0], merge_type, 1 if num_feature is None else num_feature, axis)
+    elif merge_type is None:
+        return tensors
+    else:
         _check_alike(tensors, axis, merge_type)
         merged = torch.cat(tensors, axis) if merge_type == "concat" else torch.stack(tensors, axis)
-    else:
-        merged = tensors[0]
-        features = 1 if num_feature is None else num_feature
-        flat = merged.dim() == 2
-        if flat and features > 1:
-            stacked = _split_features(merged, features)
-            merged = merged if merge_type == "concat" else stacked
-        elif not flat and merge_type == "concat":
-            merged = merged.flatten(1)
-        if merge_type is None and merged.dim() == 3:
-            return list(merged.unbind(1 if flat else axis))
-    return [merged] if keep_list else merged
+    if keep_list and isinstance(merged, Tensor):
+        return [merged]
+    return merged
+
+
+def _merge_one(given: Tensor, merge_type: str | None, num_feature: int, axis: int) -> Tensor | list[Tensor]:
+    if given.dim() == 2:
+        if num_feature < 2:
+            return given
+        stacked = _split_features(given, num_feature)
+        if merge_type is None:
+            return list(stacked.unbind(1))
+        return given if merge_type == "concat" else stacked
+    if merge_type is None:
+        return list(given.unbind(axis))
+    return given.flatten(1) if merge_type == "concat" else given
 
 
 def _split_features(flat: Tensor, num_feature: int) -> Tensor:

@@ -22,7 +22,8 @@ class MLP(Regularized):
     entry for every layer, the last included. Each layer is dense, then batch norm (not on the last), then activation,
     after an optional batch norm of the input. Activations with parameters are fresh in every layer.
 
-    Source: Salimans & Kingma 2016, arXiv:1602.07868; renormalisation: Ioffe 2017, arXiv:1702.03275.
+    Source: Salimans & Kingma 2016, arXiv:1602.07868; renormalisation: Ioffe 2017, arXiv:1702.03275. Differs
+    from them: the lower limit of the norm, as ``Dense``.
 
     Shapes: x (..., in_features); returns (..., output_dims[-1]).
 
@@ -44,6 +45,13 @@ class MLP(Regularized):
 
     Raises:
         ValueError: if ``output_dims`` is empty, a list has another length, or x another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import MLP
+        >>> layer = MLP(4, [8, 3], activations=["relu", "sigmoid"], enable_batch_normalization=True)
+        >>> layer(torch.ones(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(

@@ -142,11 +142,25 @@ class MMoE(Regularized):
         if gate_input.dim() != 2 or gate_input.size(1) != self.gate_features:
             raise ValueError(f"gate_input must be (B, {self.gate_features}), got {list(gate_input.shape)}")
         logits = torch.matmul(gate_input, self.gate_weight)
-        if self.gate_noise is not None and self.training:
+        if self.gate_noise is None:
+            return self.gates_of_logits(logits)
+        return self.gates_of_logits(logits, torch.matmul(gate_input, self.gate_noise), noise)
+
+    def gates_of_logits(self, logits: Tensor, spread: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Gates (B, E, K), for callers that arrange the products with the gates' weights themselves.
+
+        Args:
+            logits: (B, K * E), the gate's input times ``gate_weight``.
+            spread: (B, K * E), the gate's input times ``gate_noise``; only looked at for noise_topk, while training.
+            noise: (B, K * E), drawn where it is not given.
+
+        Raises:
+            ValueError: if the noise does not fit.
+        """
+        if spread is not None and self.training:
             drawn = torch.randn_like(logits) if noise is None else noise
             if drawn.shape != logits.shape:
                 raise ValueError(f"noise must be {list(logits.shape)}, got {list(drawn.shape)}")
-            spread = torch.matmul(gate_input, self.gate_noise)
             # softplus without overflow, in a form that exports as it is written
             logits = logits + drawn * (torch.clamp(spread, min=0.0) + torch.log1p(torch.exp(-torch.abs(spread))))
         gates = torch.softmax(logits.view(logits.size(0), self.num_tasks, self.num_experts), 2)

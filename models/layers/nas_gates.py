@@ -73,7 +73,7 @@ class NASGatingLayer(_SegmentGates):
         >>> layer = NASGatingLayer(["user", "item"], [2, 3]).eval()
         >>> _ = layer.load_state_dict({"alpha": torch.tensor([-1.0, 1.0])})
         >>> layer(torch.ones(1, 5))
-        tensor([[0., 0., 1., 1., 1.]], grad_fn=<MulBackward0>)
+        tensor([[0., 0., 1., 1., 1.]])
         >>> layer.selected_segments()
         ['item']
     """

@@ -25,6 +25,12 @@ class LayerNorm(Regularized):
 
     Raises:
         ValueError: if ``normalized_dim`` is not positive or x has another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import LayerNorm
+        >>> LayerNorm(2)(torch.tensor([[1.0, 3.0]])).round(decimals=3).tolist()
+        [[-1.0, 1.0]]
     """
 
     def __init__(
@@ -73,6 +79,12 @@ class BatchNorm(nn.Module):
 
     Raises:
         ValueError: if ``num_features`` is not positive, a limit is unknown, or x has another width.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import BatchNorm
+        >>> BatchNorm(1, eps=1e-6).train()(torch.tensor([[1.0], [3.0]])).round(decimals=3).tolist()
+        [[-1.0], [1.0]]
     """
 
     def __init__(

@@ -40,6 +40,13 @@ class AGRUCell(Regularized):
 
     Raises:
         ValueError: if ``att_type`` is unknown, a width is not positive, a tensor does not fit, or AGRU gets no score.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import AGRUCell
+        >>> cell, state = AGRUCell(4, 3, "AUGRU"), torch.ones(2, 3)
+        >>> bool((cell(torch.ones(2, 4), state, torch.zeros(2, 1)) == state).all())
+        True
     """
 
     def __init__(
@@ -214,6 +221,8 @@ def dynamic_rnn_with_attention(
 ) -> tuple[Tensor, Tensor]:
     """Run an attention cell over time.
 
+    Source: Zhou et al. 2019, arXiv:1809.03672. Differs from it: padding is masked.
+
     Args:
         cell: what to run.
         inputs: (B, T, D).
@@ -230,6 +239,13 @@ def dynamic_rnn_with_attention(
     Raises:
         TypeError: if the cell is not an AGRUCell.
         ValueError: if a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import AGRUCell, dynamic_rnn_with_attention
+        >>> outputs, final = dynamic_rnn_with_attention(AGRUCell(4, 3), torch.ones(2, 5, 4), torch.ones(2, 5))
+        >>> outputs.shape, final.shape
+        (torch.Size([2, 5, 3]), torch.Size([2, 3]))
     """
     _check_cell(cell)
     return cell.run(inputs, att_scores, init_state, mask)
@@ -257,6 +273,13 @@ def static_rnn_with_attention(
     Raises:
         TypeError: if the cell is not an AGRUCell.
         ValueError: if a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import AGRUCell, static_rnn_with_attention
+        >>> outputs, final = static_rnn_with_attention(AGRUCell(4, 3), torch.ones(2, 5, 4), torch.ones(2, 5))
+        >>> outputs.shape, final.shape
+        (torch.Size([2, 5, 3]), torch.Size([2, 3]))
     """
     _check_cell(cell)
     if att_scores.dim() == 3:
@@ -291,6 +314,13 @@ class AIGRU(nn.Module):
 
     Raises:
         ValueError: if a width is not positive or a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import AIGRU
+        >>> outputs, final = AIGRU(4, 3)(torch.ones(2, 5, 4), torch.ones(2, 5))
+        >>> outputs.shape, final.shape
+        (torch.Size([2, 5, 3]), torch.Size([2, 3]))
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:

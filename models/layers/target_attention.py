@@ -122,6 +122,13 @@ class DIN(Regularized):
 
     Raises:
         ValueError: if the last hidden unit is not 1, or a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import DIN
+        >>> layer = DIN(embedding_dim=4, hidden_units=[8, 1], activation="dice")
+        >>> layer(torch.ones(2, 4), torch.ones(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(
@@ -222,6 +229,13 @@ class InterestAttention(nn.Module):
 
     Raises:
         ValueError: if a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import InterestAttention
+        >>> layer = InterestAttention(4, [8], return_scores=True).eval()
+        >>> layer(torch.ones(2, 4), torch.ones(2, 5, 4)).sum(1).round(decimals=3).tolist()
+        [1.0, 1.0]
     """
 
     def __init__(
@@ -278,6 +292,12 @@ class BilinearAttention(nn.Module):
 
     Raises:
         ValueError: if a tensor does not fit.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import BilinearAttention
+        >>> BilinearAttention(key_size=4, query_size=3)(torch.ones(2, 3), torch.ones(2, 5, 4)).shape
+        torch.Size([2, 5])
     """
 
     def __init__(self, key_size: int, query_size: int) -> None:

@@ -46,5 +46,12 @@ class TensorArray:
 
 
 def create_ta(name: str, size: int, dtype: torch.dtype) -> TensorArray:
-    """An empty ``TensorArray`` of a size and a dtype."""
+    """An empty ``TensorArray`` of a size and a dtype.
+
+    Example:
+        >>> import torch
+        >>> from models.layers import create_ta
+        >>> create_ta("states", 2, torch.float32).unstack(torch.ones(2, 4, 3)).stack().shape
+        torch.Size([2, 4, 3])
+    """
     return TensorArray(name, size, dtype)

@@ -95,7 +95,7 @@ class MMoETop(nn.Module):
 
     def _mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (..., K) and gates (B, E, K)."""
-        parts = list(x.reshape(-1, x.size(-1)).split(self.widths, 1))
+        parts = list(torch.split(x.reshape(-1, x.size(-1)), self.widths, 1))
         spread = parts[self.experts + 1] if len(parts) > self.experts + 1 else None
         gates = self.mmoe.gates_of_logits(parts[self.experts], spread)
         outputs: list[Tensor] = []

@@ -1,5 +1,7 @@
 """Levels of sub-networks with learned routes between them, a tower for every task."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class SNRTop(nn.Module):
             return SNR(options.subnets, before, outgoing, after, options.routing, use_ste=options.use_ste)
 
         sizes = hidden.layers
-        levels = [routes(before, after, options.subnets) for before, after in zip(sizes[:-1], sizes[1:], strict=True)]
+        levels = [routes(before, after, options.subnets) for before, after in pairwise(sizes)]
         self.routes = nn.ModuleList([*levels, routes(sizes[-1], sizes[-1], len(tasks))])
         self.towers = TaskTowers(sizes[-1], hidden.with_layers(options.tower_layers), len(tasks))
 
@@ -71,7 +73,7 @@ class SNRTop(nn.Module):
         return logits.view(list(x.shape[:-1]) + [logits.size(-1)])  # noqa: RUF005 - a starred list does not script
 
     def training_outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits from the first level's affine output on, and the expected number of open routes times its weight."""
+        """The logits from the first level's affine output on, and the weighted expected number of open routes."""
         opened = x.new_zeros(())
         for routes in self.routes:
             opened = opened + routes.l0_loss()  # type: ignore[operator]

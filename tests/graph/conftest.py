@@ -24,7 +24,7 @@ class Exported:
     def __init__(self, name: str, folder: Path) -> None:
         build, config = CASES[name]
         self.config = config
-        self.eager: nn.Module = lively(build, config)
+        self.eager: nn.Module = lively(build, config).finalize()
         self.onnx_path = folder / f"{name}.onnx"
         self.torchscript_path = folder / f"{name}.ts"
         self._runs: dict[str, Run] = {}

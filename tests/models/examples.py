@@ -63,6 +63,18 @@ def lively(build: Any, config: Any, seed: int = 0) -> nn.Module:
             if name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
         spread = model(*random_inputs(config.layout, 20, 10, 6, seed=1)).std(dim=(0, 1))
-        head = model.get_submodule("frame.tower.head").get_parameter("kernel")
-        head.mul_(1.0 / spread)
+        for kernel, share in zip(_heads(model), _shares(model, spread), strict=True):
+            kernel.mul_(1.0 / share)
     return model
+
+
+def _heads(model: nn.Module) -> list[nn.Parameter]:
+    """The last kernels: one for all tasks, or one a task."""
+    tower = model.get_submodule("frame.tower")
+    names = [name for name, _ in tower.named_modules() if name.split(".")[-1] == "head"]
+    return [tower.get_submodule(name).get_parameter("kernel") for name in names]
+
+
+def _shares(model: nn.Module, spread: Tensor) -> Sequence[Tensor]:
+    heads = _heads(model)
+    return [spread] if len(heads) == 1 else list(spread)

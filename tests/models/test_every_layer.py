@@ -11,16 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from models import layers
+from models.layers.column_weights import ColumnWeighted
 from tests.models.layer_table import CASES, Given, LayerCase
 from training.graph.onnx import OPSET
 from training.graph.recurrence_onnx import translations
 from training.graph.upstream_noise import silenced
 
-# Not layers, or tested with their users: functions of masks and logits, containers, declarations.
-ELSEWHERE = {
-    "AttentionGroup", "FFM", "advanced_activations", "create_ta", "hard_concrete_ste", "length_to_mask", "log_sigmoid",
-    "masked_softmax", "merge_tensor_list",
-}  # fmt: skip
+# Not layers: functions, tested with their users, and a declaration.
+ELSEWHERE = {name for name in layers.__all__ if name.islower()} - {
+    "dynamic_rnn_with_attention",
+    "get_activation",
+    "static_rnn_with_attention",
+}
+ELSEWHERE |= {"AttentionGroup", "FFM"}
 EXAMPLE = {"B": 2, "T": 7}
 OTHERS = ({"B": 5, "T": 4}, {"B": 1, "T": 1})
 LIMIT = 1e-5
@@ -254,3 +257,14 @@ GROUPS = [EXPORTED[start::6] for start in range(6)]
 def test_onnx_gives_the_same_numbers_at_other_sizes(name: str, graph_and_eager: Callable[[str], Pairs]) -> None:
     for served, eager in graph_and_eager(name):
         assert close(served, eager)
+
+
+@pytest.mark.parametrize("name", ["NASSelectionLayer", "MixedNASLayer", "NASGatingLayer", "SimpleNasLayer"])
+def test_a_finalized_search_is_one_multiplication(name: str) -> None:
+    case = CASES[name]
+    layer = lively(case)
+    assert isinstance(layer, ColumnWeighted)
+    with torch.no_grad():
+        program = torch.export.export(layer.finalize(), tuple(draw(case, EXAMPLE)))
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert called <= {"aten.cat.default", "aten.mul.Tensor"}

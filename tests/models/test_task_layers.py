@@ -70,12 +70,11 @@ def test_snr(seed: int, kind: str, ste: bool) -> None:
     state = random_state(layer, rng)
     layer.log_alpha.data.mul_(3.0)
     inputs, u = [rng.normal(size=(rows, width)) for _ in range(n_in)], rng.uniform(size=(n_in * n_out, 1))
-    for drawn, module in ((u, layer.train()), (None, layer.eval())):
-        outputs = module(*tensors(inputs), None if drawn is None else torch.from_numpy(drawn))
+    for drawn in (u, None):
+        layer.train(drawn is not None)
+        outputs = layer(*tensors(inputs), None if drawn is None else torch.from_numpy(drawn))
         for actual, expected in zip(outputs, slow.snr(inputs, state, n_out, out, drawn), strict=True):
             check(actual, expected)
-        if drawn is not None:
-            assert len(outputs) == n_out
     odds = np.exp(state["log_alpha"] - 0.5 * np.log(0.1 / 1.1))
     check(layer.l0_loss(), (odds / (1 + odds)).sum())
 
@@ -284,6 +283,11 @@ def test_simple_nas(threshold: float) -> None:
         gates = slow.simple_nas(alpha, threshold, 1.5)
         check(layer(torch.from_numpy(x)), x * np.repeat(gates, sizes))
         assert layer.selected_segments() == [str(i) for i in range(count) if gates[i]]
+
+
+def test_simple_nas_stops_at_the_threshold_and_takes_equal_segments_in_their_order() -> None:
+    layer = layers.SimpleNasLayer(["a", "b", "c", "d"], [1] * 4, 0.5).eval()
+    assert layer.gates().tolist() == [1.0, 1.0, 0.0, 0.0]  # a quarter each, and a half is not below a half
 
 
 def test_simple_nas_learns_by_the_gradient_of_its_probabilities() -> None:
