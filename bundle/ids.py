@@ -44,14 +44,9 @@ def id64_column(values: Iterable[str | None] | NDArray[Any]) -> NDArray[np.uint6
         if values.dtype.kind not in "UOT":
             raise ValueError(f"ids must be text, got an array of {values.dtype}")
         values = values.tolist()
-    codes: dict[str | None, int] = {None: MISSING_ID}
-    hashed = []
-    for value in values:
-        code = codes.get(value)
-        if code is None:
-            code = codes[value] = id64(value)  # type: ignore[arg-type]  # None is in `codes`; id64 refuses the rest
-        hashed.append(code)
-    return np.array(hashed, dtype=np.uint64)
+    listed = values if isinstance(values, list) else list(values)
+    codes = {value: MISSING_ID if value is None else id64(value) for value in set(listed)}
+    return np.array([codes[value] for value in listed], dtype=np.uint64)
 
 
 def mix(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any, Final, Self
+from operator import itemgetter
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from bundle.tables import UNSEEN
 Flags = NDArray[np.bool_]
 _NUMBERS: Final = frozenset({int, float})
 _NOTHING: Final = frozenset({type(None)})
+_TEXTS: Final = frozenset({str, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,22 @@ class Person:
     behaviours: Sequence[Behaviour] | None = None
 
 
+class PersonLike(Protocol):
+    """What is read of a user; a decoded request has its own type with the same members."""
+
+    @property
+    def user_id(self) -> str | None:
+        """See `Person`."""
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """See `Person`."""
+
+    @property
+    def behaviours(self) -> Sequence[Behaviour] | None:
+        """See `Person`."""
+
+
 @dataclass(frozen=True, slots=True)
 class UpliftQuery:
     """Whom to answer for: U users at one time.
@@ -50,7 +68,7 @@ class UpliftQuery:
         ts: seconds; behaviours at or after it are not looked at.
     """
 
-    users: Sequence[Person]
+    users: Sequence[PersonLike]
     ts: float
 
     def to_json(self) -> str:
@@ -115,10 +133,13 @@ def rows_from_users(
     schema, problems = fitted.schema, list[FeatureProblem]()
     plain = {f.name: f for f in schema.feature if isinstance(f, (IdFeature, NumberFeature))}
     plain.pop(schema.ids.user, None)
-    _check_names(schema, query.users, plain.keys(), problems)
+    given = _given(query.users, tuple(plain))
+    if given is None:
+        _check_names(schema, query.users, plain.keys(), problems)
+        given = {name: [user.features.get(name) for user in query.users] for name in plain}
     columns: dict[str, Column] = {}
     for feature in plain.values():
-        column = _column(feature, query.users, stored, problems)
+        column = _column(feature, given[feature.name], query.users, stored, problems)
         if column is not None:
             columns[feature.name] = column
     missing = {name: flags for name, column in columns.items() if (flags := _is_missing(column)).any()}
@@ -156,10 +177,30 @@ def _is_missing(column: Column) -> Flags:
     return np.asarray((column if column.ndim == 1 else column[:, 0]) == MISSING_ID)
 
 
-def _check_names(schema: FeatureSchema, users: Sequence[Person], known: Any, problems: list[FeatureProblem]) -> None:
+def _given(users: Sequence[PersonLike], names: tuple[str, ...]) -> Mapping[str, Sequence[Any]] | None:
+    """Every feature's values where each user gives exactly these features; None where somebody does not.
+
+    One look at each user's features: a thousand of them do not fit into a cache, so one pass a feature costs twice.
+    """
+    features = [user.features for user in users]
+    if len(names) < 2 or set(map(len, features)) != {len(names)}:
+        return None
+    pick = itemgetter(*names)
+    try:
+        return dict(zip(names, zip(*map(pick, features), strict=True), strict=True))
+    except KeyError:
+        return None
+
+
+def _check_names(
+    schema: FeatureSchema, users: Sequence[PersonLike], known: Any, problems: list[FeatureProblem]
+) -> None:
     """Refuse names that no request can give; on the good path one set operation a user."""
     for place, user in enumerate(users):
-        for name in user.features.keys() - known:
+        given = user.features.keys()
+        if given <= known:
+            continue
+        for name in given - known:
             pointer = f"/users/{place}/features/{escape(name)}"
             message = "the model has no feature of this name"
             if name == schema.ids.user:
@@ -171,13 +212,13 @@ def _check_names(schema: FeatureSchema, users: Sequence[Person], known: Any, pro
 
 def _column(
     feature: IdFeature | NumberFeature,
-    users: Sequence[Person],
+    given: Sequence[Any],
+    users: Sequence[PersonLike],
     stored: Sequence[StoredUser | None] | None,
     problems: list[FeatureProblem],
 ) -> Column | None:
     """One feature of all users; None where a value does not fit, and the problems say which."""
     name = feature.name
-    given = [user.features.get(name) for user in users]
     column = _raw(feature, given)
     if column is None:
         found: list[FeatureProblem] = []
@@ -198,18 +239,19 @@ def _column(
     return np.where(silent if column.ndim == 1 else silent[:, None], from_store, column)
 
 
-def _raw(feature: IdFeature | NumberFeature, values: list[Any]) -> Column | None:
+def _raw(feature: IdFeature | NumberFeature, values: Sequence[Any]) -> Column | None:
     """Values as the encoder takes them, or None if one does not fit. Types are looked at once a column, not a value."""
     kinds = frozenset(map(type, values))
     if isinstance(feature, NumberFeature):
         if not kinds <= _NUMBERS | _NOTHING:
             return None
+        # None becomes NaN; a NaN of the caller's own is counted as one too many.
+        absent = values.count(None) if kinds & _NOTHING else 0
         try:
-            numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+            numbers = np.array(values, dtype=np.float64)
         except OverflowError:
             return None
-        absent = np.array([value is None for value in values]) if None in values else np.False_
-        return numbers if bool((np.isfinite(numbers) | absent).all()) else None
+        return numbers if np.count_nonzero(~np.isfinite(numbers)) == absent else None
     if feature.max_values == 1 and not kinds <= {str} | _NOTHING:
         return None
     if list in kinds and any(member is None for value in values if isinstance(value, list) for member in value):
@@ -221,9 +263,11 @@ def _raw(feature: IdFeature | NumberFeature, values: list[Any]) -> Column | None
 
 
 def _add_ids(
-    schema: FeatureSchema, users: Sequence[Person], columns: dict[str, Column], problems: list[FeatureProblem]
+    schema: FeatureSchema, users: Sequence[PersonLike], columns: dict[str, Column], problems: list[FeatureProblem]
 ) -> None:
     ids = [user.user_id for user in users]
+    if schema.ids.user not in {feature.name for feature in schema.feature} and set(map(type, ids)) <= _TEXTS:
+        return  # nobody reads their hashes, and a store or a reply that cannot hold one says so itself
     try:
         hashed = id64_column(ids)
     except (ValueError, TypeError):
@@ -236,7 +280,7 @@ def _add_ids(
 
 def _behaviours(
     schema: FeatureSchema,
-    users: Sequence[Person],
+    users: Sequence[PersonLike],
     stored: Sequence[StoredUser | None] | None,
     problems: list[FeatureProblem],
 ) -> Behaviours:

@@ -1,4 +1,4 @@
-"""`ctrlift demo`: the whole way on MovieLens-100k, from the ratings to probabilities over HTTP."""
+"""`ctrlift demo`: the whole way on MovieLens-100k and on a randomised trial, from files to answers over HTTP."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from cli import incentive_demo
 from cli.evaluate import tables
 from cli.exits import CheckFailed, InputProblem
 from cli.output import print_table, remarks, say
@@ -43,6 +44,11 @@ class DemoFolder:
         return self.root / "run"
 
     @property
+    def incentive_run(self) -> Path:
+        """The run folder of the training on the trial."""
+        return self.root / "incentive-run"
+
+    @property
     def bundles(self) -> Path:
         """The model store."""
         return self.root / "bundles"
@@ -65,34 +71,45 @@ class DemoFolder:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where run, bundles, store and settings go.")] = Path("demo"),
-    config: Annotated[Path, typer.Option(help="The training configuration.")] = CONFIG,
+    folder: Annotated[Path, typer.Option(help="Where runs, bundles, store and settings go.")] = Path("demo"),
+    config: Annotated[Path, typer.Option(help="The training configuration of the films.")] = CONFIG,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the file, such as train.epochs=1; repeat.")
     ] = None,
+    incentive: Annotated[Path, typer.Option(help="The training configuration of the trial.")] = incentive_demo.CONFIG,
 ) -> None:
-    """Train a DIEN on MovieLens-100k, export it, serve it, and score real users. Takes minutes, needs two cores."""
+    """Train a DIEN on MovieLens-100k and a dose response on a randomised trial, export them, serve them, ask about
+    real people. Takes minutes, needs two cores.
+    """
     from training.config import load_config
 
     started = time.monotonic()
     places = DemoFolder(folder.resolve())
     places.root.mkdir(parents=True, exist_ok=True)
     loaded = load_config(config, (*SHORTER, *(changes or ())))
+    trial_config = load_config(incentive)
 
-    say("1/6 data: MovieLens-100k")
-    films = _fetch(loaded)
+    say("1/7 data: MovieLens-100k, and Thornton's trial of money for fetching a test result")
+    films, trial = _fetch(loaded), incentive_demo.fetch_trial(trial_config)
     say(f"    {len(films.ratings):,} ratings, {len(films.users):,} users, {len(films.items):,} films")
-    say(f"2/6 training, {loaded.train.epochs} passes")
+    say(f"    {len(trial.rows):,} people of the trial")
+    say(f"2/7 training on the ratings, {loaded.train.epochs} passes")
     _train(loaded, config, places)
-    say("3/6 test rows, never looked at before")
+    say("3/7 test rows, never looked at before")
     _evaluate(places)
-    say("4/6 export to ONNX and TorchScript")
+    say("4/7 export to ONNX and TorchScript")
     _export(places)
-    say("5/6 behaviours of all users into the embedded store")
+    say("5/7 the same for the trial: who fetches the result, and for how much money")
+    incentive_demo.make_bundle(trial_config, incentive, places.incentive_run, places.bundles)
+    say("6/7 behaviours and features of all users into the embedded store")
     places.write_settings()
     _load(films, loaded, places)
-    say("6/6 the service, asked over HTTP")
-    _ask(films, places)
+    incentive_demo.load_people(trial, places.root / "people.parquet", places.settings)
+    say("7/7 the service, asked over HTTP")
+    with ServiceProcess(places.settings, places.root / "service.log") as service:
+        service.wait_until_ready()
+        _ask(films, service)
+        incentive_demo.ask(trial, trial_config.features.bundle.name, service)
     say(f"done in {time.monotonic() - started:.0f} s; all of it is in {folder}")
     say("next: make serve   (then the curl examples of the README)")
 
@@ -159,14 +176,11 @@ def _users(films: MovieLens, config: TrainingConfig) -> pl.DataFrame:
     return films.users.select("user_id", *(name for name in films.users.columns if name in declared - {"user_id"}))
 
 
-def _ask(films: MovieLens, places: DemoFolder) -> None:
+def _ask(films: MovieLens, service: ServiceProcess) -> None:
     """Score films that each user has not rated, at the moment after the user's last rating."""
     titles = dict(zip(films.items["item_id"], films.items["title"], strict=True))
-    with ServiceProcess(places.settings, places.root / "service.log") as service:
-        service.wait_until_ready()
-        for body in _requests(films):
-            answer = service.post("/score", body)
-            _print_answer(body, answer, titles)
+    for body in _requests(films):
+        _print_answer(body, service.post("/score", body), titles)
 
 
 def _requests(films: MovieLens) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from cli.output import AsJson, print_json, print_table, remarks
 
 
 class Part(StrEnum):
-    """Parts of the data that were held out of the fit."""
+    """Parts of the data; train only with treatments, for in-sample errors."""
 
+    TRAIN = "train"
     VALID = "valid"
     TEST = "test"
 
@@ -25,7 +26,7 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of users for the 95 % intervals; 0 for none.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Score held-out rows of the run's data, beside item rate and logistic regression on the same rows."""
+    """Score held-out rows of the run's data, beside simple models on the same rows."""
     from training.evaluate import evaluate as evaluate_run
 
     with remarks().status(f"scoring the {part.value} rows and the references"):
@@ -38,7 +39,12 @@ def evaluate(
 
 
 def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """One table a task: a line for the network and one for every reference; each value with its interval."""
+    """Tables of an evaluation, each value with its interval."""
+    return _click_tables(document) if "tasks" in document else _uplift_tables(document)
+
+
+def _click_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """One table a task: a line for the network and one for every reference."""
     found = []
     for task, evaluation in document["tasks"].items():
         metrics = evaluation["calibrated"]
@@ -48,6 +54,38 @@ def tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[
         title = f"{document['split']}, {task}: {document['rows']:,} rows of {document['users']:,} users"
         found.append((title, ["", *metrics], rows))
     return found
+
+
+def _uplift_tables(document: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """One table an arm: a line a metric, a column for the network and one for every reference."""
+    found = []
+    control = document["treatments"][0]
+    names = [reference["name"] for reference in document["references"]]
+    for arm, own in document["arms"].items():
+        others = [reference["arms"][arm] for reference in document["references"]]
+        effect = own["effect"]
+        rows = [["mean predicted effect", *(_number(model["predicted"]) for model in (effect, *others))]]
+        for metric in ("difference_in_means", "aipw", "tmle"):
+            if metric in effect:
+                rows.append([metric, _with_interval(effect[metric]), *("" for _ in others)])
+        for metric in own["ranking"]:
+            rows.append([metric, *(_with_interval(model["ranking"].get(metric)) for model in (own, *others))])
+        for metric in ("sqrt_pehe", "ate_error"):
+            if metric in own["truth"]:
+                rows.append([metric, *(_number(model["truth"].get(metric)) for model in (own, *others))])
+        title = f"{document['split']}, {arm} against {control}: {effect['rows']:,} and {effect['control_rows']:,} rows"
+        found.append((title, ["", "network", *names], rows))
+    for arm, curve in document["doses"].items():
+        if "truth" in curve:
+            rows = [[metric, _number(value)] for metric, value in curve["truth"].items()]
+            found.append((f"{document['split']}, curve of {arm}", ["", "network"], rows))
+    rows = [[metric, _number(value)] for metric, value in document["factual"].items() if not isinstance(value, Mapping)]
+    found.append((f"{document['split']}, outcomes that happened: {document['rows']:,} rows", ["", "network"], rows))
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _with_interval(value: Mapping[str, float | None] | None) -> str:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cli import behaviours, data, demo, doctor, evaluate, export, score, serve, train, users, verify
+from cli import behaviours, data, demo, doctor, evaluate, export, score, serve, train, uplift, users, verify
 from cli.exits import Commands
 
 app = typer.Typer(
     cls=Commands,
-    help="Train click and conversion networks, export them as bundles, serve calibrated probabilities.",
+    help="Train click, conversion and uplift networks, export them as bundles, serve probabilities and effects.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,6 +25,7 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("score")(score.score)
+app.command("uplift")(uplift.uplift)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.add_typer(behaviours.app, name="behaviours")
@@ -44,7 +45,7 @@ def ctrlift(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Train click and conversion networks, export them as bundles, serve calibrated probabilities."""
+    """Train click, conversion and uplift networks, export them as bundles, serve probabilities and effects."""
 
 
 if __name__ == "__main__":

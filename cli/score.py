@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -75,19 +75,22 @@ def score(
         print_table(str(file), list(summary), [list(summary.values())])
 
 
-def bundle_path(settings: Settings, model: str | None) -> Path:
-    """The bundle that `model`, or else the default route, names.
+def bundle_path(settings: Settings, model: str | None, kind: Literal["ctr", "uplift"] = "ctr") -> Path:
+    """The bundle that `model`, or else the default route of a kind of bundle, names.
 
     Raises:
-        UsageProblem: if nothing is named and the model store holds not exactly one name.
+        UsageProblem: if nothing is named and the model store holds not exactly one name of that kind.
         bundle.errors.UnknownModel: if the store has no such bundle.
     """
+    from bundle.loading import read_manifest
     from bundle.store import ModelStore
 
     store = ModelStore(settings.models.dir)
-    spec = model or settings.routes.score
+    spec = model or (settings.routes.score if kind == "ctr" else settings.routes.uplift)
     if spec is None:
         names = store.names() if settings.models.dir.is_dir() else []
+        if len(names) > 1:
+            names = [name for name in names if read_manifest(store.resolve(name)).kind == kind]
         if len(names) != 1:
             held = ", ".join(names) or "no bundle"
             raise UsageProblem(f"{settings.models.dir} holds {held}: say which one with --model NAME.")
@@ -220,11 +223,16 @@ def _stored_users(blocks: Sequence[Block], settings: Settings) -> dict[str, Stor
     if settings.store.url in {"embedded://", "memory://"}:
         say("no store and no history columns: every row is scored as a user without history (--store names a store)")
         return None
-    read = asyncio.run(_read(users, settings))
+    read = asyncio.run(read_stored(users, settings))
     return {user: StoredUser(data.behaviours, dict(data.features)) for user, data in zip(users, read, strict=True)}
 
 
-async def _read(users: Sequence[str], settings: Settings) -> list[Any]:
+async def read_stored(users: Sequence[str], settings: Settings) -> list[Any]:
+    """What the store holds of users, in their order.
+
+    Raises:
+        service.behaviours.StoreError: if the store does not answer.
+    """
     store = open_patiently(settings)
     try:
         found: list[Any] = []

@@ -18,7 +18,8 @@ def verify(
 ) -> None:
     """Check names, sizes and digests, then load every graph and reproduce the golden rows. Refused: exit code 4."""
     from bundle.loading import open_bundle
-    from service.core.version import EngineName, load_version
+    from service.core.opening import open_version
+    from service.engines.opening import EngineName, EngineOptions
 
     if not bundle.is_dir():
         raise InputProblem(f"{bundle}: no such folder.")
@@ -31,8 +32,9 @@ def verify(
         elif engine == "torchscript" and find_spec("torch") is None:
             rows.append((engine, "not checked", "torch is not installed: pip install 'ctrlift[torchscript]'"))
         else:
-            load_version(bundle, engine=engine).close()
-            rows.append((engine, "ok", f"{len(opened.golden)} golden requests reproduced"))
+            open_version(bundle, EngineOptions(engine)).close()
+            golden = len(opened.golden) + len(opened.uplift_golden)
+            rows.append((engine, "ok", f"{golden} golden requests reproduced"))
     name, version = opened.manifest.name, opened.manifest.version
     if as_json:
         keys = ("check", "result", "detail")

@@ -31,7 +31,7 @@ import torch
 from benchmarks.record import write_record
 from training.batches import Batch
 from training.config import TrainingConfig
-from training.fit import Job, build_job
+from training.job import Job, build_job
 from training.objectives.click import total_loss, weighted_bce
 from training.preparation import open_run, prepare
 

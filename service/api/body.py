@@ -17,7 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Possessive, and an unclosed string reaches to the end: else a body of backslashes and quotes takes quadratic time.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ROUND = bytes.maketrans(b"{}", b"[]")
 
@@ -34,8 +34,25 @@ async def read(request: Request, model: type[M], settings: Settings, counts: Map
     Raises:
         ServiceError: 400, 413, 415 or 422, as the case may be.
     """
+    return validated(await read_bytes(request, settings), model, settings, counts)
+
+
+async def read_bytes(request: Request, settings: Settings) -> bytes:
+    """The body as it came.
+
+    Raises:
+        ServiceError: 400, 413 or 415, as the case may be.
+    """
     _check_headers(request, settings.server.max_body_bytes)
-    raw = await _read_bytes(request, settings.server.max_body_bytes, settings.server.read_timeout_s)
+    return await _read_bytes(request, settings.server.max_body_bytes, settings.server.read_timeout_s)
+
+
+def validated(raw: bytes, model: type[M], settings: Settings, counts: Mapping[str, int]) -> M:
+    """The bytes of a body as a model; see ``read``.
+
+    Raises:
+        ServiceError: 400 or 422, as the case may be.
+    """
     parsed = parse(raw, settings.limits.json_depth)
     if isinstance(parsed, dict):
         for field, most in counts.items():
@@ -86,7 +103,7 @@ def parse(raw: bytes, depth: int) -> Any:
         raise BadRequest(f"The body is nested deeper than {depth} levels, or its brackets do not match.")
     try:
         parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-        if _SURROGATE.search(raw):
+        if SURROGATE.search(raw):
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except BadRequest:
         raise

@@ -1,13 +1,12 @@
 """The longest id, which is a setting and so cannot stand in the request models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from service.api.problems import invalid
 from service.api.schemas import BehavioursRequest, ScoreRequest, UsersRequest
-from service.api.uplift_schemas import UpliftRequest
 from service.errors import Problem
 
-AnyRequest = ScoreRequest | UpliftRequest | BehavioursRequest | UsersRequest
+AnyRequest = ScoreRequest | BehavioursRequest | UsersRequest
 
 
 def ids_fit(asked: AnyRequest, most: int) -> None:
@@ -16,9 +15,18 @@ def ids_fit(asked: AnyRequest, most: int) -> None:
     Raises:
         InvalidFeatures: One is longer; the problems name it.
     """
+    columns_fit(_columns(asked), most)
+
+
+def columns_fit(columns: Iterable[tuple[str, Sequence[str | None]]], most: int) -> None:
+    """Check columns of ids; ``{}`` in a column's pointer stands for the row.
+
+    Raises:
+        InvalidFeatures: See ``ids_fit``.
+    """
     problems = [
         Problem(pointer, "schema", f"an id may take {most} bytes")
-        for pointer, texts in _columns(asked)
+        for pointer, texts in columns
         for pointer in _too_long(pointer, texts, most)
     ]
     if problems:
@@ -28,6 +36,8 @@ def ids_fit(asked: AnyRequest, most: int) -> None:
 def _too_long(pointer: str, texts: Sequence[str | None], most: int) -> Iterator[str]:
     # A character takes at most four bytes, so almost no id has to be encoded to know that it fits.
     sure = most // 4
+    if max(map(len, filter(None, texts)), default=0) <= sure:
+        return
     for number, text in enumerate(texts):
         if text is not None and len(text) > sure and len(text.encode()) > most:
             yield pointer.format(number)

@@ -5,11 +5,10 @@ import time
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bundle.population import Person
-from service.api import body, uplift_reply
-from service.api.ids import ids_fit
+from service.api import body, uplift_body, uplift_reply
 from service.api.openapi import answers, takes
-from service.api.uplift_schemas import Budget, UpliftReply, UpliftRequest
+from service.api.uplift_body import UpliftBody
+from service.api.uplift_schemas import Budget, UpliftOptions, UpliftReply, UpliftRequest
 from service.container import Container
 from service.core import question
 from service.core.question import Question
@@ -25,33 +24,32 @@ async def uplift(request: Request) -> Response:
     container: Container = request.app.state.container
     settings = container.settings
     async with container.gate.enter(request, "uplift"):
-        asked = await body.read(request, UpliftRequest, settings, {"users": settings.limits.users})
-        ids_fit(asked, settings.limits.id_bytes)
+        asked = uplift_body.decode(await body.read_bytes(request, settings), settings)
         answer = await _answer(container, asked)
         started = time.perf_counter()
-        reply = uplift_reply.to_bytes(request.scope["request_id"], answer, [user.user_id for user in asked.users])
+        reply = uplift_reply.to_bytes(request.scope["request_id"], answer, [user.user_id or "" for user in asked.users])
         container.metrics.stages["serialise"].observe(time.perf_counter() - started)
     return Response(reply, media_type="application/json")
 
 
-async def _answer(container: Container, asked: UpliftRequest) -> UpliftAnswer:
+async def _answer(container: Container, asked: UpliftBody) -> UpliftAnswer:
     """With the model that the request names, else its campaign's, else the default route's."""
-    model = asked.model
-    if asked.campaign is not None:
-        route = container.settings.routes.campaigns.get(asked.campaign)
+    options = asked.options
+    model = options.model
+    if options.campaign is not None:
+        route = container.settings.routes.campaigns.get(options.campaign)
         if route is None:
             raise UnknownCampaign("routes.campaigns has no such campaign.")
-        model = asked.model or route
-    people = [Person(user.user_id, user.features) for user in asked.users]
+        model = options.model or route
     try:
-        return await container.uplifter.answer(people, _question(asked), model)
+        return await container.uplifter.answer(asked.users, _question(options), model)
     except UnknownModel as error:
-        if asked.campaign is None or asked.model is not None:
+        if options.campaign is None or options.model is not None:
             raise
         raise UnknownCampaign("No model of kind uplift is served for the campaign.") from error
 
 
-def _question(asked: UpliftRequest) -> Question:
+def _question(asked: UpliftOptions) -> Question:
     interval = asked.interval
     return Question(
         treatments=None if asked.treatments is None else tuple(asked.treatments),

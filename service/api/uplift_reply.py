@@ -31,17 +31,15 @@ class ObjectColumns:
     def __init__(self, count: int) -> None:
         self._count = count
         self._columns: list[Tokens] = []
-        self._text = b""
+        self._template = b""
 
     def text(self, text: bytes) -> None:
         """The same for every object."""
-        self._text += text
+        self._template += text.replace(b"%", b"%%")
 
     def value(self, tokens: Tokens) -> None:
         """One JSON value an object, (U,)."""
-        if self._text:
-            self._columns.append([self._text] * self._count)
-            self._text = b""
+        self._template += b"%b"
         self._columns.append(tokens)
 
     def members(self, names: Sequence[bytes], columns: Sequence[Tokens]) -> None:
@@ -52,12 +50,11 @@ class ObjectColumns:
 
     def joined(self) -> bytes:
         """The objects one after another."""
-        columns = [*self._columns, [self._text] * self._count]
-        width = len(columns)
-        pieces: Tokens = [b""] * (width * self._count)
-        for place, column in enumerate(columns):
-            pieces[place::width] = column
-        return b"".join(pieces)
+        width = len(self._columns)
+        tokens: Tokens = [b""] * (width * self._count)
+        for place, column in enumerate(self._columns):
+            tokens[place::width] = column
+        return (self._template * self._count) % tuple(tokens)
 
 
 def to_bytes(request_id: str, answer: UpliftAnswer, user_ids: Sequence[str]) -> bytes:
@@ -83,7 +80,7 @@ def _users(treated: Treated, control: str, user_ids: Sequence[str]) -> bytes:
     with_control = [orjson.dumps(control), *arms]
     rows = ObjectColumns(len(user_ids))
     rows.text(b',{"user_id":')
-    rows.value([orjson.dumps(user_id) for user_id in user_ids])
+    rows.value(_texts(user_ids))
     rows.text(b',"outcomes":{')
     rows.members(with_control, numbers(treated.outcomes))
     rows.text(b'},"effects":{')
@@ -113,6 +110,14 @@ def _users(treated: Treated, control: str, user_ids: Sequence[str]) -> bytes:
     rows.value(_warnings(treated.notes, len(user_ids)))
     rows.text(b"}")
     return rows.joined()
+
+
+def _texts(texts: Sequence[str]) -> Tokens:
+    """Each text as JSON."""
+    together = orjson.dumps(list(texts))
+    if b"\\" in together:  # one holds a quote, and may hold whatever stands between two texts
+        return [orjson.dumps(text) for text in texts]
+    return [b'"' + text + b'"' for text in together[2:-2].split(b'","')]
 
 
 def numbers(matrix: Float) -> list[Tokens]:
@@ -178,20 +183,13 @@ def _curves(rows: ObjectColumns, arms: Sequence[bytes], curves: Mapping[int, Cur
         rows.text(b"}")
 
 
-def _recommended(treated: Treated, names: Sequence[bytes]) -> tuple[Tokens, Tokens, Tokens, Tokens]:
-    """Four columns that make one value: null, or treatment, dose and gain."""
+def _recommended(treated: Treated, names: Sequence[bytes]) -> tuple[Tokens, ...]:
+    """Five columns that make one value: null, or treatment, dose and gain."""
     heads = {NOTHING: b"null"} | {arm: b'{"treatment":' + name + b',"dose":' for arm, name in enumerate(names)}
     found = treated.recommended
     arms = found.arm.tolist()
     doses, gains = numbers(np.stack([found.dose, found.gain], axis=1))
-    head = [heads[arm] for arm in arms]
-    if NOTHING not in arms:
-        count = len(arms)
-        return head, doses, [b',"expected_gain":'] * count, [gain + b"}" for gain in gains]
-    said = [arm != NOTHING for arm in arms]
-    return (
-        head,
-        [dose if known else b"" for dose, known in zip(doses, said, strict=True)],
-        [b',"expected_gain":' if known else b"" for known in said],
-        [gain + b"}" if known else b"" for gain, known in zip(gains, said, strict=True)],
-    )
+    head, between, end = [heads[arm] for arm in arms], [b',"expected_gain":'] * len(arms), [b"}"] * len(arms)
+    for row in np.flatnonzero(found.arm == NOTHING).tolist():
+        doses[row] = between[row] = gains[row] = end[row] = b""
+    return head, doses, between, gains, end

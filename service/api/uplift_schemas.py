@@ -70,10 +70,9 @@ class Budget(Strict):
     value_per_outcome: Number = Field(1, description="What one unit of the outcome is worth, in units of the cost.")
 
 
-class UpliftRequest(Strict):
-    """Users whose treatment effects are asked for."""
+class UpliftOptions(Strict):
+    """What is asked about the users."""
 
-    users: list[UpliftUser] = Field(min_length=1)
     treatments: list[Text] | None = Field(
         None, min_length=1, max_length=MAX_TREATMENTS, description="Default: all of the model."
     )
@@ -90,6 +89,12 @@ class UpliftRequest(Strict):
     )
     campaign: Text | None = Field(None, description="Picks routes.campaigns.<name>.")
     model: Text | None = Field(None, description="name, name@version or name@alias; default: the default route.")
+
+
+class UpliftRequest(UpliftOptions):
+    """Users whose treatment effects are asked for."""
+
+    users: list[UpliftUser] = Field(min_length=1)
 
 
 Known = float | None

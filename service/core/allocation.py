@@ -69,10 +69,12 @@ class _Points:
 
 
 def unlimited(options: Options) -> Allocation:
-    """Everybody's best option; ties go to the cheaper one, then to the one named first."""
-    points = _undominated(options, np.arange(len(options.gain)))
-    last = np.flatnonzero(np.diff(points.user, append=-1))
-    return _allocation(points, last, len(options.gain), 0.0)
+    """Everybody's best option; ties go to the one named first, and so to the control and to smaller doses."""
+    gain = np.where(options.allowed & ~np.isnan(options.gain), options.gain, -np.inf)
+    choice = gain.argmax(axis=1)
+    rows = np.arange(len(choice))
+    spent, won = math.fsum(options.cost[rows, choice].tolist()), math.fsum(gain[rows, choice].tolist())
+    return Allocation(choice, spent, won, 0.0)
 
 
 def allocate(options: Options, user_ids: Sequence[str], total: float) -> Allocation:

@@ -19,6 +19,8 @@ Inputs = Mapping[str, NDArray[Any]]
 
 # Noise of a thousand users times fifty samples would take hundreds of megabytes at once.
 _SAMPLED_VALUES: Final = 8_000_000
+_BLOCK: Final = 4096
+GRID: Final = "dose_grid"  # the one input that is not by user
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Network:
         Raises:
             EngineError: The run failed.
         """
-        found = self.raw(self.with_doses(inputs, doses, grid))
+        found = self._in_blocks(self.with_doses(inputs, doses, grid))
         scale = self.part.outcome
         try:
             outcome, logits, *curve = [found[name] for name in self.part.outputs]
@@ -88,6 +90,19 @@ class Network:
             curves=effects.outcomes(curves, scale),
             density=None if density is None else density.astype(np.float64),
         )
+
+    def _in_blocks(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """The graph's outputs for any number of users; hidden layers of a whole file would not fit into memory."""
+        users = len(inputs["user_ids"])
+        if users <= _BLOCK:
+            return self.raw(inputs)
+        found = [
+            self.raw(
+                {name: values if name == GRID else values[start : start + _BLOCK] for name, values in inputs.items()}
+            )
+            for start in range(0, users, _BLOCK)
+        ]
+        return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
     def samples(self, inputs: Inputs) -> Float:
         """Outcome samples (M, U, K) in the units of the data, for all inputs of the main graph.
@@ -107,7 +122,7 @@ class Network:
         parts = []
         for start in range(0, users, block):
             rows = slice(start, min(start + block, users))
-            feed = {name: values if name == "dose_grid" else values[rows] for name, values in inputs.items()}
+            feed = {name: values if name == GRID else values[rows] for name, values in inputs.items()}
             shape = (asked.count, rows.stop - rows.start, asked.noise_width)
             feed["noise"] = np.ascontiguousarray(np.broadcast_to(noise, shape))
             parts.append(self._samples.run(feed))
@@ -117,7 +132,7 @@ class Network:
         """All inputs of the graph; the doses are left out where no treatment has one."""
         if not self.part.doses:
             return dict(inputs)
-        return {**inputs, "doses": doses.astype(np.float32), "dose_grid": grid.astype(np.float32)}
+        return {**inputs, "doses": doses.astype(np.float32), GRID: grid.astype(np.float32)}
 
     def close(self) -> None:
         """Give the graphs back."""

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from bundle import effects
 from bundle.errors import FeatureError
-from bundle.population import Person, UpliftQuery
+from bundle.population import Person, PersonLike, UpliftQuery
 from bundle.request import StoredUser
 from service.behaviours.histories import Histories, History
 from service.core import question
@@ -63,7 +63,7 @@ class Uplifter:
         self._executor = executor
         self._ignore_unknown = ignore_unknown
 
-    async def answer(self, people: Sequence[Person], asked: Question, model: str | None) -> UpliftAnswer:
+    async def answer(self, people: Sequence[PersonLike], asked: Question, model: str | None) -> UpliftAnswer:
         """Answer for all users with the version that ``model`` names.
 
         Raises:
@@ -86,10 +86,10 @@ class Uplifter:
             control = version.part.control
         return UpliftAnswer(version.name, version.version, control, treated, degraded, warnings + treated.warnings)
 
-    async def _read(self, version: UpliftVersion, people: Sequence[Person]) -> tuple[Users, list[str]]:
+    async def _read(self, version: UpliftVersion, people: Sequence[PersonLike]) -> tuple[Users, list[str]]:
         """The users with what is stored about them, in one round trip; reasons why it is less than it could be."""
         query = UpliftQuery(people, time.time())
-        needed = [place for place, person in enumerate(people) if _reads_store(version, person)]
+        needed = _who_needs_the_store(version, people)
         if not needed:
             return Users(query), []
         started = time.perf_counter()
@@ -130,24 +130,26 @@ class Uplifter:
             metrics.recommended.labels(name, names[int(arm)]).inc(int(count))
 
 
-def _reads_store(version: UpliftVersion, person: Person) -> bool:
-    """Whether the store can know anything about a user that the request does not say."""
-    if version.reads_behaviours and person.behaviours is None:
-        return True
-    return not person.features.keys() >= version.given_names
+def _who_needs_the_store(version: UpliftVersion, people: Sequence[PersonLike]) -> Sequence[int]:
+    """Places of the users of whom the store can know anything that the request does not say."""
+    if version.reads_behaviours and not all(person.behaviours is not None for person in people):
+        return range(len(people))
+    # Names that the bundle does not know are refused, so whoever gives as many as it reads gives exactly those.
+    count = len(version.given_names)
+    return [place for place, person in enumerate(people) if len(person.features) < count]
 
 
 def _stored(history: History) -> StoredUser | None:
     return None if history.user is None else StoredUser(history.user.behaviours, history.user.features)
 
 
-def _without_unknown(people: Sequence[Person], version: UpliftVersion, warnings: list[str]) -> list[Person]:
+def _without_unknown(people: Sequence[PersonLike], version: UpliftVersion, warnings: list[str]) -> Sequence[PersonLike]:
     known = version.feature_names
     unknown = sorted({name for person in people for name in person.features.keys() - known})
     warnings += (f"unknown_feature:{name}" for name in unknown)
+    if not unknown:
+        return people
     return [
-        replace(person, features={name: value for name, value in person.features.items() if name in known})
-        if unknown
-        else person
+        Person(person.user_id, {name: value for name, value in person.features.items() if name in known})
         for person in people
     ]

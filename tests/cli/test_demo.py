@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from cli import incentive_demo
 from cli.demo import CONFIG
 from cli.service_process import ServiceProcess
 from service.behaviours.processes import is_alive
 from tests.service import tiny_bundle
+from training.datasets.sources import cache_folder
 
 ROOT = Path(__file__).parents[2]
 ENDS_WITHIN_S = 20.0
@@ -53,17 +55,31 @@ def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
     return condition()
 
 
+@pytest.fixture
+def trial() -> None:
+    """The trial's file in the cache, or a skip that says which folder is absent."""
+    folder = cache_folder("thornton")
+    if not (folder / "thornton_hiv.dta").is_file():
+        pytest.skip(f"no test data: {folder} is absent (`ctrlift data fetch thornton`)")
+
+
 def demo_command(folder: Path, data: Path) -> list[str]:
-    """The demo on all ratings, but one pass over histories of ten steps."""
+    """The demo on all ratings, but one pass over histories of ten steps, and two over the trial."""
     changes = ["train.epochs=1", "train.batch_size=1024", f"data.path={json.dumps(str(data))}"]
     features = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["feature"]
     changes += [f"feature.{feature['name']}.max_len=10" for feature in features if feature["kind"] == "sequence"]
     options = [word for change in changes for word in ("--set", change)]
+    lines = incentive_demo.CONFIG.read_text(encoding="utf-8").splitlines()
+    incentive = folder.with_name("incentive.toml")
+    quick = ["epochs = 2" if line.startswith("epochs") else line for line in lines]
+    incentive.write_text("\n".join(quick), encoding="utf-8")
+    options += ["--incentive", str(incentive)]
     return [sys.executable, "-m", "cli.main", "demo", "--folder", str(folder), *options]
 
 
 @needs_proc
-def test_from_ratings_to_probabilities(tmp_path: Path, movielens_folder: Path) -> None:
+@pytest.mark.usefixtures("trial")
+def test_from_files_to_answers(tmp_path: Path, movielens_folder: Path) -> None:
     folder = tmp_path / "demo"
     done = subprocess.run(
         demo_command(folder, movielens_folder), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
@@ -75,6 +91,10 @@ def test_from_ratings_to_probabilities(tmp_path: Path, movielens_folder: Path) -
     assert done.stdout.count("pctr") == 4  # three known users and a new one
     assert re.search(r"user \d+: [1-9]\d* behaviours, source store", done.stdout)
     assert re.search(r"user somebody-new: 0 behaviours", done.stdout)
+    for heading in ("outcomes.control", "effects.incentive", "intervals.incentive", "dose_response.incentive"):
+        assert heading in done.stdout
+    assert len(set(re.findall(r"thornton-\d+", done.stdout))) == incentive_demo.PEOPLE_SHOWN
+    assert "missing_feature:age" in done.stdout  # of somebody new, and of nobody else
     assert running_with(str(folder)) == []
 
     # What `make serve` starts: the same settings, the users' behaviours still there.
@@ -82,11 +102,17 @@ def test_from_ratings_to_probabilities(tmp_path: Path, movielens_folder: Path) -
     with ServiceProcess(folder / "service.toml", tmp_path / "again.log") as service:
         service.wait_until_ready()
         answer = service.post("/score", {"user_id": user[1], "candidates": ["50", "100"]})
+        person = re.search(r"thornton-\d+", done.stdout)
+        assert person is not None
+        effect = service.post("/uplift", {"users": [{"user_id": person[0]}]})
     assert answer["behaviours"] == {"source": "store", "length": int(user[2])}
     assert answer["degraded"] == []
+    assert effect["model"]["name"] == "incentive"
+    assert effect["users"][0]["warnings"] == []
 
 
 @needs_proc
+@pytest.mark.usefixtures("trial")
 def test_ctrl_c_leaves_nothing_running(tmp_path: Path, movielens_folder: Path) -> None:
     folder = tmp_path / "demo"
     log = tmp_path / "stderr"

@@ -133,10 +133,10 @@ def test_no_money_free_offers_and_offers_that_are_not_allowed() -> None:
     assert allocate(broken, ["a"], 9.0).choice.tolist() == [0]
 
 
-def test_without_a_budget_ties_go_to_the_cheaper_option() -> None:
-    asked = options(np.array([[3.0, 3.0, 2.0]]), np.array([[2.0, 1.0, 0.0]]))
+def test_without_a_budget_ties_go_to_the_option_named_first() -> None:
+    asked = options(np.array([[3.0, 3.0, 2.0], [-1.0, 0.0, np.nan]]), np.array([[1.0, 2.0, 0.0]] * 2))
     found = unlimited(asked)
-    assert (found.choice.tolist(), found.spent, found.gain, found.shadow_price) == ([2], 1.0, 3.0, 0.0)
+    assert (found.choice.tolist(), found.spent, found.gain, found.shadow_price) == ([1, 0], 1.0, 3.0, 0.0)
 
 
 def test_running_sums_that_round_down_do_not_overspend() -> None:

@@ -1,0 +1,1 @@
+"""What training across environments reaches where the invariant answer is known."""

@@ -1,0 +1,154 @@
+"""POST /uplift for 1,000 users and 4 treatments against calling the same graph directly, by CPU time.
+
+Run ``python -m benchmarks.serving.uplift_throughput``. The service runs in a process of its own and its user plus
+system time is counted; the graph alone runs here on inputs that are ready, with the same options and one thread. Rounds
+of both take turns, so that whatever else the machine does falls on both. Before anything is timed, both have to give
+the same outcomes.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import psutil
+
+from benchmarks.record import write_record
+from benchmarks.serving.campaign_bundle import ARMS, IDS, NUMBERS, campaign_bundle, people
+from benchmarks.serving.process import Service, service_process
+from bundle import effects
+from bundle.population import Person, UpliftQuery
+from service.core.uplift_version import UpliftVersion, load_uplift
+
+USERS = 1000
+TOLERANCE = 1e-6
+NETWORKS = ("dragonnet", "tarnet")
+
+
+def bodies(store: bool) -> tuple[bytes, list[dict[str, Any]]]:
+    """The request with its users' features, or with their ids alone; and the features to store."""
+    columns = people(USERS, seed=1)
+    names = (*NUMBERS, *IDS)
+    users = [
+        {"user_id": columns["user"][row], "features": {name: columns[name][row] for name in names}}
+        for row in range(USERS)
+    ]
+    asked = [{"user_id": user["user_id"]} for user in users] if store else users
+    return orjson.dumps({"users": asked}), users
+
+
+def direct(version: UpliftVersion, users: list[dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """A call of the graph on the encoded users."""
+    query = UpliftQuery([Person(user["user_id"], user["features"]) for user in users], 0.0)
+    inputs = version.encode(version.population(query, None)).take(None)
+    return lambda: version.network.raw(inputs)
+
+
+def check(version: UpliftVersion, call: Callable[[], dict[str, Any]], reply: dict[str, Any]) -> float:
+    """Largest difference between the outcomes of both; raises where it is more than rounding."""
+    expected = effects.outcomes(call()["outcome_logits"], version.part.outcome)
+    got = np.array([[user["outcomes"][arm] for arm in ARMS] for user in reply["users"]])
+    difference = float(np.abs(got - expected).max())
+    if not difference <= TOLERANCE:
+        raise SystemExit(f"the service and the graph differ by {difference:.2g}: nothing was timed")
+    return difference
+
+
+def cpu_of_calls(call: Callable[[], object], count: int) -> float:
+    """CPU seconds of this process a call."""
+    started = time.process_time()
+    for _ in range(count):
+        call()
+    return (time.process_time() - started) / count
+
+
+def cpu_of_requests(service: Service, client: httpx.Client, body: bytes, count: int) -> float:
+    """CPU seconds of the service a request."""
+    process = psutil.Process(service.process.pid)
+
+    def spent() -> float:
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+    before = spent()
+    for _ in range(count):
+        client.post("/uplift", content=body, headers={"content-type": "application/json"}).raise_for_status()
+    return (spent() - before) / count
+
+
+def measure(bundle: Path, *, stored: bool, rounds: int, count: int) -> dict[str, Any]:
+    """Time one bundle both ways."""
+    version = load_uplift(bundle)
+    body, users = bodies(stored)
+    call = direct(version, users)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "models.dir": bundle.parent.parent,
+            "store.url": "embedded://" if stored else "memory://",
+            "store.timeout_us_per_key": 200,
+            "log.requests": False,
+            "threads.engine": 1,
+            "limits.deadline_ms": 60_000,
+        }
+        with (
+            service_process(Path(folder), settings) as service,
+            httpx.Client(base_url=service.url, timeout=60) as client,
+        ):
+            if stored:
+                client.post("/users", json={"users": users}).raise_for_status()
+            reply = client.post("/uplift", content=body, headers={"content-type": "application/json"})
+            difference = check(version, call, reply.raise_for_status().json())
+            cpu_of_calls(call, count)
+            cpu_of_requests(service, client, body, count)
+            timed = [(cpu_of_calls(call, count), cpu_of_requests(service, client, body, count)) for _ in range(rounds)]
+    ratios = [graph / whole for graph, whole in timed]
+    return {
+        "largest_difference": difference,
+        "graph_cpu_ms": round(statistics.median(graph for graph, _ in timed) * 1e3, 3),
+        "request_cpu_ms": round(statistics.median(whole for _, whole in timed) * 1e3, 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "body_bytes": len(body),
+        "reply_bytes": len(reply.content),
+    }
+
+
+def main() -> None:
+    """Print the result as JSON and keep it beside the other benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=30, help="of each side in a round")
+    parser.add_argument("--store", type=Path, help="a model store with <network>/campaign/1.0.0 from an earlier run")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {
+        "users": USERS,
+        "treatments": len(ARMS) - 1,
+        "features": len(NUMBERS) + len(IDS),
+        "rounds": arguments.rounds,
+        "requests": arguments.requests,
+        "measure": "CPU time; ratio = CPU of the graph alone / CPU of the service, a request each; medians of rounds",
+        "bar": 0.60,
+        "aim": 0.85,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for network in NETWORKS:
+            store = (arguments.store or Path(folder)) / network
+            bundle = store / "campaign" / "1.0.0"
+            if not bundle.is_dir():
+                campaign_bundle(store, network)
+            for stored in (False, True):
+                name = f"{network}, {'features in the store' if stored else 'features in the request'}"
+                found[name] = measure(bundle, stored=stored, rounds=arguments.rounds, count=arguments.requests)
+    print(json.dumps(found, indent=1))
+    write_record("serving-uplift-throughput", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Treatment effects on data whose effects are known, and on real experiments."""
