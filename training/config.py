@@ -20,6 +20,8 @@ from training.config_text import apply_override, first_problem, suggestion
 from training.errors import ConfigError
 from training.objectives.invariance_settings import InvarianceSection
 
+FUNNEL_TASKS: Final = frozenset({"ctr", "cvr"})
+BOTH: Final = "ctcvr"
 SCHEMA_SECTIONS: Final = ("label", "ids", "treatment", "weight", "feature", "group", "tables", "bundle")
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -133,6 +135,8 @@ class TrainSection(Section):
 
     `validate_every` and `checkpoint_every` count steps; 0 means at the end of each epoch. `sequence_dropout` is the
     share of training rows whose history is emptied, so that users without one are scored well too.
+
+    The losses of several tasks are added with `task_weights`, or with weights that `task_weighting` learns.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -152,6 +156,7 @@ class TrainSection(Section):
     monitor: Literal["auc", "gauc", "logloss"] = "auc"
     monitor_task: str | None = None
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    task_weighting: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
     sequence_dropout: Share = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     group_by_length: bool = True
@@ -168,6 +173,12 @@ class TrainSection(Section):
         if isinstance(decay, (int, float)) and not isinstance(decay, bool):
             return {**value, "weight_decay": {"default": decay}}
         return value
+
+    @model_validator(mode="after")
+    def _weights_are_given_or_learned(self) -> Self:
+        if self.task_weights and self.task_weighting != "fixed":
+            raise ValueError(f"task_weights are fixed ones, and task_weighting = '{self.task_weighting}' learns them")
+        return self
 
 
 class SamplingSection(Section):
@@ -205,6 +216,16 @@ class CalibrationSection(Section):
     folds: Annotated[int, Field(ge=2)] = 5
 
 
+class FunnelSection(Section):
+    """How the tasks `ctr` and `cvr` belong together.
+
+    In `entire_space`, the default, conversions are learned from all exposures through the chance of a click and a
+    conversion; in `clicked_only` from the clicked rows; `independent` labels are no funnel at all.
+    """
+
+    mode: Literal["entire_space", "clicked_only", "independent"] = "entire_space"
+
+
 class EvaluationSection(Section):
     """What a report on treatment effects adds: `references` trains an S- and a T-learner on the same rows."""
 
@@ -225,6 +246,7 @@ class TrainingConfig(BaseModel):
     sampling: SamplingSection = SamplingSection()
     calibration: CalibrationSection = CalibrationSection()
     invariance: InvarianceSection | None = None
+    funnel: FunnelSection | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
     @classmethod
@@ -254,8 +276,11 @@ class TrainingConfig(BaseModel):
             config = cls.model_validate({**rest, "features": features, "folder": folder})
         except ValueError as error:
             raise ConfigError(f"{source}: {first_problem(error, cls)}") from error
+        funnel = config.funnel or (FunnelSection() if FUNNEL_TASKS.issubset(config.tasks) else None)
+        config = config.model_copy(update={"data": with_kind_defaults(features, config.data), "funnel": funnel})
         config._check_tasks(source)
-        return config.model_copy(update={"data": with_kind_defaults(features, config.data)})
+        config._check_funnel(source)
+        return config
 
     def _check_tasks(self, source: str) -> None:
         named = {
@@ -267,14 +292,39 @@ class TrainingConfig(BaseModel):
         }
         for key, tasks in named.items():
             for task in tasks:
-                if task not in self.tasks:
-                    hint = suggestion(task, self.tasks)
+                known = self.measured_tasks if key == "train.monitor_task" else self.tasks
+                if task not in known:
+                    hint = suggestion(task, known)
                     raise ConfigError(f"{source}: key {key} names {task!r}, which has no entry in [label]{hint}")
+
+    def _check_funnel(self, source: str) -> None:
+        if self.funnel is not None and not FUNNEL_TASKS.issubset(self.tasks):
+            raise ConfigError(
+                f"{source}: key funnel needs the tasks ctr and cvr in [label], got {', '.join(self.tasks)}"
+            )
+        if self.funnel_mode is None:
+            return
+        if BOTH in self.tasks:
+            raise ConfigError(f"{source}: key label.{BOTH}: ctr and cvr together are computed and need no column")
+        if self.sampling.rates(self.tasks)["cvr"] < 1:
+            raise ConfigError(f"{source}: key sampling.negative_rate: in a funnel rows are dropped by clicks alone")
+        if self.invariance is not None and self.funnel_mode == "entire_space":
+            raise ConfigError(f"{source}: key invariance needs a loss for each task: set funnel.mode to clicked_only")
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks in the order of [label]."""
         return self.features.tasks
+
+    @property
+    def funnel_mode(self) -> Literal["entire_space", "clicked_only"] | None:
+        """How clicks and conversions belong together, or None where the labels are no funnel."""
+        return None if self.funnel is None or self.funnel.mode == "independent" else self.funnel.mode
+
+    @property
+    def measured_tasks(self) -> tuple[str, ...]:
+        """What is measured: the tasks, and in a funnel both of its steps together."""
+        return self.tasks if self.funnel_mode is None else (*self.tasks, BOTH)
 
     def file(self, path: str) -> Path:
         """A path of the configuration, relative ones from the folder of its file."""

@@ -15,7 +15,7 @@ Kind = Literal["ctr", "uplift"]
 # Sections of one kind alone; where a section is absent here, both kinds have it.
 _FOREIGN: Final[Mapping[Kind, tuple[str, ...]]] = {
     "ctr": ("objective", "evaluation"),
-    "uplift": ("sampling", "calibration"),
+    "uplift": ("sampling", "calibration", "funnel"),
 }
 _REASON: Final[Mapping[Kind, str]] = {
     "ctr": "needs treatments, which this configuration does not declare",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from bundle.encode import EncodedRows, Encoder
 from training.batches import Float32, Int64, Targets, to_tensors
 from training.config import SamplingSection
 from training.datasets import Part
+from training.datasets.funnel import BOTH, CLICK, CONVERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class EncodedPart:
         groups: (N,) int64, the key of GAUC.
         users: (N,) uint64, what the bootstrap resamples.
         tasks: names of the K columns.
+        joint: of a funnel, click and conversion together on all rows, (N, 1) each; else None.
     """
 
     rows: EncodedRows
@@ -36,6 +38,7 @@ class EncodedPart:
     groups: NDArray[Any]
     users: NDArray[np.uint64]
     tasks: tuple[str, ...]
+    joint: Targets | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,7 +61,17 @@ def encode_part(encoder: Encoder, part: Part, tasks: Sequence[str], rates: Mappi
         groups=part.groups,
         users=part.users,
         tasks=tuple(tasks),
+        joint=joint_targets(part, rates) if BOTH in part.labels else None,
     )
+
+
+def joint_targets(part: Part, rates: Mapping[str, float]) -> Targets:
+    """Targets of click and conversion together, (N, 1) each.
+
+    Rows were dropped by their clicks: only a row without one stands for others like it.
+    """
+    joint, click = targets_of(part, (BOTH,), {}), targets_of(part, (CLICK,), rates)
+    return replace(joint, rates=np.where(click.labels == 0, click.rates, np.float32(1)))
 
 
 def targets_of(part: Part, tasks: Sequence[str], rates: Mapping[str, float]) -> Targets:
@@ -104,6 +117,22 @@ def unsampled_logits(logits: NDArray[np.float64], rates: Float32, sampling: Samp
         return logits
     shift: NDArray[np.float64] = np.log(rates.astype(np.float64))
     return logits + shift
+
+
+def with_joint(probabilities: Mapping[str, NDArray[np.float64]], part: EncodedPart) -> dict[str, NDArray[np.float64]]:
+    """Probabilities by task, (N,) each, in a funnel also of click and conversion together."""
+    if part.joint is None:
+        return dict(probabilities)
+    return {**probabilities, BOTH: probabilities[CLICK] * probabilities[CONVERSION]}
+
+
+def measured_columns(part: EncodedPart, sampling: SamplingSection) -> dict[str, tuple[Float32, NDArray[np.float64]]]:
+    """Labels and population weights by measured task, (N,) each; a conversion counts on clicked rows."""
+    weights = population_weights(part.targets, sampling)
+    found = {task: (part.targets.labels[:, k], weights[:, k]) for k, task in enumerate(part.tasks)}
+    if part.joint is not None:
+        found[BOTH] = part.joint.labels[:, 0], population_weights(part.joint, sampling)[:, 0]
+    return found
 
 
 def population_weights(targets: Targets, sampling: SamplingSection) -> NDArray[np.float64]:

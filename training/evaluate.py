@@ -20,14 +20,23 @@ from bundle.correct import Correction, TaskCorrection, sigmoid
 from bundle.encode import Encoder
 from bundle.fitting import FittedSchema
 from training.calibration import fit_calibrator
-from training.config import TrainingConfig
+from training.config import SamplingSection, TrainingConfig
 from training.datasets import Dataset, Part, load_dataset
-from training.encoded import EncodedPart, encode_part, population_weights, predict_logits, unsampled_logits
+from training.encoded import (
+    EncodedPart,
+    encode_part,
+    measured_columns,
+    population_weights,
+    predict_logits,
+    unsampled_logits,
+    with_joint,
+)
 from training.errors import RunError
 from training.metrics import Interval, bootstrap_intervals, calibration_curve, paired_bootstrap
 from training.network import network_config, trained_network
 from training.references import references
 from training.run import RunFolder, finite, write_json
+from training.teaching import Teaching, constant, teaching_of
 from training.threads import torch_threads
 from training.uplift.evaluate import UpliftEvaluation, evaluate_uplift
 
@@ -45,6 +54,7 @@ class TrainedRun:
         options: the network's complete configuration.
         network: with its best weights, in eval mode.
         correction: from its logits to probabilities, fitted on the validation rows.
+        notes: what the training rows could not teach.
     """
 
     run: RunFolder
@@ -55,6 +65,7 @@ class TrainedRun:
     options: dict[str, Any]
     network: nn.Module
     correction: Correction
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +100,10 @@ class ReferenceEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What ``evaluate`` found on one split."""
+    """What ``evaluate`` found on one split.
+
+    In a funnel a conversion is measured on clicked rows, and ``ctcvr``, the product of both probabilities, on all.
+    """
 
     split: str
     rows: int
@@ -97,6 +111,7 @@ class Evaluation:
     bootstrap: int
     tasks: dict[str, TaskEvaluation]
     references: list[ReferenceEvaluation]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -146,8 +161,9 @@ def open_trained(run: Path | RunFolder) -> TrainedRun:
     encoder = Encoder(fitted)
     options = network_config(config, fitted)
     network = trained_network(folder, config, options)
-    correction = fit_correction(network, encoder, dataset.part("valid"), config)
-    return TrainedRun(folder, config, dataset, fitted, encoder, options, network, correction)
+    teaching = teaching_of(config, dataset.training_part(config.sampling, config.train.seed))
+    correction = fit_correction(network, encoder, dataset.part("valid"), config, teaching)
+    return TrainedRun(folder, config, dataset, fitted, encoder, options, network, correction, teaching.notes)
 
 
 def configuration(run: RunFolder) -> TrainingConfig:
@@ -159,10 +175,14 @@ def configuration(run: RunFolder) -> TrainingConfig:
     return TrainingConfig.from_mapping(run.config(), source=str(run.config_file))
 
 
-def fit_correction(network: nn.Module, encoder: Encoder, part: Part, config: TrainingConfig) -> Correction:
+def fit_correction(
+    network: nn.Module, encoder: Encoder, part: Part, config: TrainingConfig, teaching: Teaching
+) -> Correction:
     """Fit a calibrator for every task, and a second one for requests whose history could not be read.
 
-    Both see logits with the sampling already undone, as they will at serving.
+    Both see logits with the sampling already undone, as they will at serving. In a funnel the conversion's is fitted
+    on clicked rows: the product of both is calibrated because its factors are. A task that had nothing to learn
+    answers its prior.
     """
     rates = config.sampling.rates(config.tasks)
     settings = config.calibration
@@ -173,7 +193,9 @@ def fit_correction(network: nn.Module, encoder: Encoder, part: Part, config: Tra
         weights = population_weights(encoded.targets, config.sampling)
         fitted.append(
             [
-                fit_calibrator(
+                constant(teaching.priors[task])
+                if task in teaching.priors
+                else fit_calibrator(
                     settings.method,
                     logits[:, k],
                     encoded.targets.labels[:, k],
@@ -181,7 +203,7 @@ def fit_correction(network: nn.Module, encoder: Encoder, part: Part, config: Tra
                     users=encoded.users,
                     folds=settings.folds,
                 )
-                for k in range(len(config.tasks))
+                for k, task in enumerate(config.tasks)
             ]
         )
     return Correction(
@@ -201,52 +223,53 @@ def evaluate_split(opened: TrainedRun, split: Split, *, bootstrap: int) -> Evalu
     encoded = encode_part(opened.encoder, part, config.tasks, rates)
     lost = encode_part(opened.encoder, part.without_history(), config.tasks, rates)
     logits, lost_logits = predict_logits(opened.network, encoded), predict_logits(opened.network, lost)
-    raw = sigmoid(unsampled_logits(logits, encoded.targets.rates, config.sampling))
-    served = opened.correction.probabilities(logits, config.tasks, without_history=False)
-    unread = opened.correction.probabilities(lost_logits, config.tasks, without_history=True)
-    weights = population_weights(encoded.targets, config.sampling)
-    tasks: dict[str, TaskEvaluation] = {}
-    for k, task in enumerate(config.tasks):
-        rows = LabelledRows(encoded.targets.labels[:, k], weights[:, k], encoded.users, encoded.groups, bootstrap)
-        tasks[task] = TaskEvaluation(
-            calibrated=rows.metrics(served[task]),
-            raw=rows.metrics(raw[:, k]),
-            without_history=rows.metrics(unread[task]),
-            curve_raw=rows.curve(raw[:, k]),
-            curve_calibrated=rows.curve(served[task]),
+    unsampled = sigmoid(unsampled_logits(logits, encoded.targets.rates, config.sampling))
+    raw = with_joint({task: unsampled[:, k] for k, task in enumerate(config.tasks)}, encoded)
+    served = with_joint(opened.correction.probabilities(logits, config.tasks, without_history=False), encoded)
+    unread = with_joint(opened.correction.probabilities(lost_logits, config.tasks, without_history=True), encoded)
+    rows = labelled_rows(encoded, config.sampling, bootstrap)
+    tasks = {
+        task: TaskEvaluation(
+            calibrated=labelled.metrics(served[task]),
+            raw=labelled.metrics(raw[task]),
+            without_history=labelled.metrics(unread[task]),
+            curve_raw=labelled.curve(raw[task]),
+            curve_calibrated=labelled.curve(served[task]),
         )
+        for task, labelled in rows.items()
+    }
     return Evaluation(
         split=split,
         rows=len(part),
         users=len(np.unique(encoded.users)),
         bootstrap=bootstrap,
         tasks=tasks,
-        references=evaluate_references(opened, split, encoded, weights, served, bootstrap),
+        references=evaluate_references(opened, split, rows, served),
+        notes=opened.notes,
     )
 
 
 def evaluate_references(
-    opened: TrainedRun,
-    split: Split,
-    encoded: EncodedPart,
-    weights: NDArray[np.float64],
-    served: Mapping[str, NDArray[np.float64]],
-    bootstrap: int,
+    opened: TrainedRun, split: Split, rows: Mapping[str, LabelledRows], served: Mapping[str, NDArray[np.float64]]
 ) -> list[ReferenceEvaluation]:
     """Every reference on the same rows, and the paired difference of the network to it."""
-    found: list[ReferenceEvaluation] = []
-    for reference in references(opened.dataset, split, fitted=opened.fitted):
-        k = opened.config.tasks.index(reference.task)
-        rows = LabelledRows(encoded.targets.labels[:, k], weights[:, k], encoded.users, encoded.groups, bootstrap)
-        found.append(
-            ReferenceEvaluation(
-                name=reference.name,
-                task=reference.task,
-                metrics=rows.metrics(reference.scores),
-                gain=rows.gain(served[reference.task], reference.scores),
-            )
+    return [
+        ReferenceEvaluation(
+            name=reference.name,
+            task=reference.task,
+            metrics=rows[reference.task].metrics(reference.scores),
+            gain=rows[reference.task].gain(served[reference.task], reference.scores),
         )
-    return found
+        for reference in references(opened.dataset, split, fitted=opened.fitted)
+    ]
+
+
+def labelled_rows(encoded: EncodedPart, sampling: SamplingSection, bootstrap: int) -> dict[str, LabelledRows]:
+    """The rows by measured task."""
+    return {
+        task: LabelledRows(labels, weights, encoded.users, encoded.groups, bootstrap)
+        for task, (labels, weights) in measured_columns(encoded, sampling).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,42 +5,27 @@ Networks of treatment effects are trained by a plan of stages: training/uplift/t
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.layers.logits import LogitCorrection
 from training.batches import Batch
-from training.checkpoint import (
-    Position,
-    position_of,
-    read_state,
-    restore_generators,
-    save_checkpoint,
-    write_state,
-)
+from training.checkpoint import Position, read_state, write_state
 from training.config import TrainingConfig
-from training.errors import ConfigError, Diverged, Interrupted
+from training.errors import Diverged, Interrupted
+from training.health import collapsed_gates, health
 from training.interrupts import StopRequests
-from training.invariance import Invariance, build_invariance
-from training.network import TrainingForward, build_network, load_weights, table_weights
-from training.objectives.click import total_loss, weighted_bce
-from training.optimisation import (
-    AveragedWeights,
-    build_optimizer,
-    learning_rate_factor,
-    parameter_groups,
-    set_learning_rate,
-)
-from training.preparation import Prepared, open_run, prepare, write_first_index
+from training.job import Job, build_job, restore, save
+from training.network import load_weights
+from training.objectives.click import with_auxiliary
+from training.optimisation import AveragedWeights, learning_rate_factor, set_learning_rate
+from training.preparation import open_run, prepare, write_first_index
 from training.progress import TrainingProgress, open_progress
 from training.report import write_run_plots
 from training.run import RunFolder, finite, write_json
@@ -49,32 +34,6 @@ from training.uplift.train import train_uplift
 from training.validation import monitored, note_result, validate
 
 LOG_LINES_PER_EPOCH = 20
-
-
-@dataclass(slots=True)
-class Job:
-    """What the loop holds.
-
-    Attributes:
-        network: the bare network; ``forward`` wraps it for the devices in use.
-        average: exponential average of the weights, or None.
-        evaluated: a second copy of the network that carries the weights to be validated and kept.
-        task_weights: (K,).
-        invariance: the objective over environments, where the configuration has one.
-    """
-
-    config: TrainingConfig
-    run: RunFolder
-    data: Prepared
-    accelerator: Accelerator
-    network: nn.Module
-    forward: nn.Module
-    optimizer: Any
-    average: AveragedWeights | None
-    evaluated: nn.Module
-    task_weights: Tensor
-    position: Position
-    invariance: Invariance | None = None
 
 
 def train(
@@ -116,8 +75,7 @@ def train(
         total = config.train.epochs * data.batches.per_epoch
         with StopRequests() as stops, open_progress(progress, total, job.position.step) as shown:
             run.set_state("running")
-            for warning in job.invariance.environments.warnings if job.invariance is not None else ():
-                shown.note(warning)
+            say_what_is_left_out(job, shown)
             run_epochs(job, stops, shown)
         check_predictor(job)
     finish(job)
@@ -142,7 +100,7 @@ def run_epochs(job: Job, stops: StopRequests, shown: TrainingProgress) -> None:
 
             logits, auxiliary = job.forward(batch.inputs, batch.negatives)
             logits = sampled_logits(job, logits, batch)
-            task_losses = weighted_bce(logits, batch.labels, batch.weights)
+            task_losses = job.data.teaching.losses(logits, batch.labels, batch.weights)
             loss = training_loss(job, logits, batch, task_losses, auxiliary)
             job.accelerator.backward(loss)
             if settings.gradient_clip > 0:
@@ -169,6 +127,15 @@ def run_epochs(job: Job, stops: StopRequests, shown: TrainingProgress) -> None:
             leave(job)
 
 
+def say_what_is_left_out(job: Job, shown: TrainingProgress) -> None:
+    """Environments and tasks that cannot be trained on: at the terminal, and in the log of a fresh run."""
+    notes = [*(job.invariance.environments.warnings if job.invariance is not None else ()), *job.data.teaching.notes]
+    for note in notes:
+        shown.note(note)
+        if job.position.step == 0 and job.accelerator.is_main_process:
+            job.run.append_history({"kind": "note", "step": 0, "text": note})
+
+
 def sampled_logits(job: Job, logits: Tensor, batch: Batch) -> Tensor:
     """Logits of the rows as they were sampled: only in the training mode does the loss see a correction, (B, K)."""
     if job.config.sampling.mode != "training":
@@ -182,8 +149,9 @@ def training_loss(job: Job, logits: Tensor, batch: Batch, task_losses: Tensor, a
     """What is minimised: the tasks' losses over the batch, or the objective over its environments; ()."""
     alpha = job.config.train.auxiliary_alpha
     if job.invariance is None:
-        return total_loss(task_losses, job.task_weights, auxiliary, alpha)
-    return job.invariance.loss(logits, batch, job.task_weights, alpha * auxiliary, job.position.step)
+        return with_auxiliary(job.weighting(task_losses, job.shared), auxiliary, alpha)
+    weights = job.weighting.get_buffer("weights")
+    return job.invariance.loss(logits, batch, weights, alpha * auxiliary, job.position.step)
 
 
 def switch_objective(job: Job) -> None:
@@ -240,7 +208,8 @@ def check_validation(job: Job, shown: TrainingProgress) -> None:
     values = job.network.state_dict() if job.average is None else job.average.values
     load_weights(job.evaluated, values)
     found = validate(job.evaluated, job.data.valid, job.config.sampling)
-    best = note_result(position, monitored(settings, found))
+    task = settings.monitor_task or job.data.teaching.first_task
+    best = note_result(position, monitored(settings, found, task))
     line = {
         "kind": "validation",
         "step": position.step,
@@ -250,12 +219,14 @@ def check_validation(job: Job, shown: TrainingProgress) -> None:
         "valid": {task: {name: finite(value) for name, value in values.items()} for task, values in found.items()},
         "best": best,
         "seconds": round(position.seconds, 3),
+        **health(job),
     }
     if job.accelerator.is_main_process:
         job.run.append_history(line)
         if best:
             write_state(job.run.best_checkpoint, {"network": job.evaluated.state_dict(), "step": position.step})
-    task = settings.monitor_task or job.config.tasks[0]
+    for note in collapsed_gates(line):
+        shown.note(note)
     shown.validated(position.epoch, position.step, position.loss_sum / position.rows, settings.monitor, found[task])
     prepared = job.invariance is None or job.invariance.in_force(position.step)
     if prepared and settings.patience > 0 and position.stale >= settings.patience:
@@ -276,58 +247,10 @@ def log_step(job: Job, factor: float) -> None:
                 "auxiliary": position.auxiliary_sum / position.rows,
                 "learning_rate": job.config.train.learning_rate * factor,
                 "seconds": round(position.seconds, 3),
+                **health(job),
                 **(job.invariance.log_line() if job.invariance is not None else {}),
             }
         )
-
-
-def build_job(config: TrainingConfig, run: RunFolder, data: Prepared) -> Job:
-    """Network, optimiser and average at their start.
-
-    Raises:
-        ConfigError: if the network or its weight decay does not fit the data's declaration.
-    """
-    settings = config.train
-    accelerator = Accelerator(
-        cpu=settings.device == "cpu", mixed_precision="bf16" if settings.mixed_precision else "no"
-    )
-    network = build_network(config.model.network, data.options)
-    try:
-        tables = table_weights(network, data.options)
-        groups = parameter_groups(network, tables, settings.weight_decay, settings.learning_rate_scale)
-    except ValueError as error:
-        raise ConfigError(f"train.{error}") from error
-    optimizer = build_optimizer(settings.optimizer, groups, settings.learning_rate)
-    average = AveragedWeights(network, settings.ema_decay) if settings.ema_decay > 0 else None
-    evaluated = copy.deepcopy(network).to(accelerator.device)
-    forward, optimizer = accelerator.prepare(TrainingForward(network), optimizer)
-    weights = torch.tensor([settings.task_weights.get(task, 1.0) for task in config.tasks])
-    return Job(
-        config=config,
-        run=run,
-        data=data,
-        accelerator=accelerator,
-        network=network,
-        forward=forward,
-        optimizer=optimizer,
-        average=average,
-        evaluated=evaluated,
-        task_weights=weights.to(accelerator.device),
-        position=Position(),
-        invariance=build_invariance(config, data.environments, data.batches.per_epoch, accelerator.num_processes),
-    )
-
-
-def save(job: Job) -> None:
-    """Write the checkpoint that ``resume`` starts from."""
-    if not job.accelerator.is_main_process:
-        return
-    parts = {"network": job.network.state_dict(), "optimizer": job.optimizer.state_dict()}
-    if job.average is not None:
-        parts["average"] = job.average.state_dict()
-    if job.invariance is not None:
-        parts["invariance"] = job.invariance.state_dict()
-    save_checkpoint(job.run.last_checkpoint, parts, job.position)
 
 
 def leave(job: Job) -> None:
@@ -338,20 +261,6 @@ def leave(job: Job) -> None:
     """
     job.run.set_state("interrupted")
     raise Interrupted(job.run.last_checkpoint, job.position.step)
-
-
-def restore(job: Job) -> None:
-    """Go back to the last checkpoint; what was logged after it is forgotten, for it will be logged again."""
-    state = read_state(job.run.last_checkpoint)
-    load_weights(job.network, state["network"])
-    job.optimizer.load_state_dict(state["optimizer"])
-    if job.average is not None:
-        job.average.load_state_dict(state["average"])
-    if job.invariance is not None:
-        job.invariance.load_state_dict(state["invariance"])
-    job.position = position_of(state)
-    job.run.rewind_history(job.position.step)
-    restore_generators(state["generators"])
 
 
 def check_predictor(job: Job) -> None:
@@ -385,7 +294,9 @@ def finish(job: Job) -> None:
                 / max(job.position.seconds, 1e-9),
                 1,
             ),
-            "position": asdict(job.position),
+            "position": {**asdict(job.position), "best": finite(job.position.best or 0.0)},
+            "notes": [line["text"] for line in job.run.history() if line["kind"] == "note"],
+            **health(job),
         },
     )
     write_run_plots(job.run)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bundle.fitting import FittedSchema
+from bundle.schema import DERIVED, FeatureSchema, NumberEncoder
 from models.catalog import CATALOG, ModelEntry
 from models.ctr.fields import FieldReader
+from models.ctr.network import SequenceModel
 from models.ctr.tower import WidePart
 from models.layers.fold_in import FoldedHistory
 from training.checkpoint import read_state
@@ -24,11 +26,11 @@ FOLD_IN: Final = "fold_in"
 
 
 @runtime_checkable
-class TrainsOnNegatives(Protocol):
+class HasOwnLoss(Protocol):
     """A network with a loss of its own beside the labels'."""
 
-    def training_outputs(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (U, C, K) and the auxiliary loss (), from the seven inputs and the negatives."""
+    def training_outputs(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (U, C, K) and the auxiliary loss (), from the seven inputs and the negatives, if it wants any."""
         ...
 
 
@@ -41,7 +43,7 @@ class TrainingForward(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], negatives: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of rows with one candidate each, and the auxiliary loss (), 0 where there is none."""
-        if negatives is not None and isinstance(self.network, TrainsOnNegatives):
+        if isinstance(self.network, HasOwnLoss):
             logits, auxiliary = self.network.training_outputs(*inputs, negatives)
         else:
             logits = self.network(*inputs)
@@ -53,13 +55,13 @@ def network_config(config: TrainingConfig, fitted: FittedSchema) -> dict[str, An
     """The network's configuration as plain values, checked and complete: what the manifest keeps.
 
     The schema's attention groups and input columns meet the options of [model] here; ``[model.attention]`` holds
-    options of every group, such as ``hidden_layers``.
+    options of every group, such as ``hidden_layers``. What a preset says holds where [model] says nothing.
 
     Raises:
         ConfigError: if the network or an option is unknown, or a value is out of its range.
     """
     entry = catalog_entry(config.model.network)
-    options = dict(config.model.options)
+    options = {**entry.preset, **config.model.options}
     shared = options.pop("attention", {})
     groups = [
         {
@@ -73,15 +75,49 @@ def network_config(config: TrainingConfig, fitted: FittedSchema) -> dict[str, An
     ]
     if groups:
         options.setdefault("attention_groups", groups)
-    if "use_negsampling" in {field.name for field in dataclasses.fields(entry.config)}:
-        options.setdefault("use_negsampling", config.train.auxiliary_alpha > 0)
+    known = {field.name for field in dataclasses.fields(entry.config)}
+    if "use_negsampling" in known and ("sequence" not in known or "dien" in options.get("sequence", ())):
+        options.setdefault("use_negsampling", config.train.auxiliary_alpha > 0 and has_item_history(config.features))
+    gap = seconds_between_behaviours(config.features)
+    if gap is not None and "session" in known:
+        options["session"] = {"gap": gap, **options.get("session", {})}
+    if gap is not None and "dsin" in options.get("sequence", ()):
+        options["sequence"] = with_gap(options["sequence"], gap)
     options["layout"] = plain_layout(fitted.input_layout(config.model.embedding_size))
     options["tasks"] = list(config.tasks)
     try:
         checked: dict[str, Any] = entry.config.from_dict(options).to_dict()
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"[model] for network {config.model.network!r}: {error}") from error
+        raise ConfigError(f"[model] for network {config.model.network!r}: {error}{gap_advice(error, gap)}") from error
     return checked
+
+
+def has_item_history(schema: FeatureSchema) -> bool:
+    """Whether a sequence holds something of the item: a negative behaviour is another item."""
+    return any(feature.kind == "sequence" and feature.of not in DERIVED for feature in schema.feature)
+
+
+def gap_advice(error: Exception, gap: str | None) -> str:
+    """What to declare where sessions cannot be cut for want of the behaviours' gaps."""
+    if gap is None and ("'session'" in str(error) or "'gap'" in str(error)):
+        return "; sessions are cut by a sequence with of = 'gap' and encoder = {type = 'none'}, declare one"
+    return ""
+
+
+def seconds_between_behaviours(schema: FeatureSchema) -> str | None:
+    """The first sequence of unscaled seconds since the behaviour before: what cuts a history into sessions."""
+    for feature in schema.feature:
+        if feature.kind == "sequence" and feature.of == "gap":
+            encoder = feature.encoder
+            if isinstance(encoder, NumberEncoder) and encoder.type == "none":
+                return feature.name
+    return None
+
+
+def with_gap(sequence: Any, gap: str) -> dict[str, Any]:
+    """The sequence blocks as a mapping, ``dsin`` with the gap where it names none."""
+    blocks = dict(sequence) if isinstance(sequence, Mapping) else {name: {} for name in sequence}
+    return {**blocks, "dsin": {"gap": gap, **blocks["dsin"]}}
 
 
 def plain_layout(layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,14 +175,14 @@ def table_weights(network: nn.Module, options: Mapping[str, Any]) -> dict[str, l
 
 
 def trained_network(run: RunFolder, config: TrainingConfig, options: Mapping[str, Any]) -> nn.Module:
-    """The network of a run with its best weights, in eval mode.
+    """The network of a run with its best weights, in eval mode, pruned where the widths of embeddings were searched.
 
     Raises:
         RunError: if the run has no best checkpoint, or it belongs to another network.
     """
     network = build_network(config.model.network, options)
     load_weights(network, read_state(run.best_checkpoint)["network"])
-    return network.eval()
+    return network.finalize() if isinstance(network, SequenceModel) else network.eval()
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,7 @@ from training.errors import DataError, RunError
 from training.negatives import History, NegativeSampler
 from training.network import network_config
 from training.run import RunFolder, RunIndex
+from training.teaching import Teaching, teaching_of
 
 LIBRARIES: Final = ("ctrlift", "torch", "accelerate", "numpy", "polars", "scikit-learn", "onnx", "onnxruntime")
 
@@ -39,6 +40,7 @@ class Prepared:
         options: the network's complete configuration.
         batches: the training rows.
         train: the training rows as one part; ``batches`` slices these.
+        teaching: what each output is taught.
         valid: the validation rows. There is no test part here: the loop must not be able to read it.
         environments: of the training rows, where [invariance] names a column.
     """
@@ -49,6 +51,7 @@ class Prepared:
     batches: Batches
     train: EncodedPart
     valid: EncodedPart
+    teaching: Teaching
     environments: Environments | None = None
 
 
@@ -70,11 +73,12 @@ def open_run(config: TrainingConfig, path: Path, resume: bool, config_text: str 
     difference = first_difference(run.config(), config.resolved(), ignored=("train.threads",))
     if difference is not None:
         raise RunError(f"{path} was trained with another configuration: {difference} differs")
+    # Before the checkpoint is looked for: a run of seconds may have finished without one.
+    if run.index_file.exists() and run.index().state == "finished":
+        raise RunError(f"{path} has finished: there is nothing to resume")
     if not run.last_checkpoint.exists():
         run.index_file.unlink(missing_ok=True)
         return RunFolder.create(path, config.resolved(), config_text)
-    if run.index().state == "finished":
-        raise RunError(f"{path} has finished: there is nothing to resume")
     return run
 
 
@@ -130,11 +134,12 @@ def prepare(config: TrainingConfig, run: RunFolder) -> Prepared:
     environments = training_environments(config, part, rates)
     if environments is not None:
         part = part.take(environments.rows)
+    teaching = teaching_of(config, part)
     train = encode_part(encoder, part, config.tasks, rates)
     batches = Batches(
         rows=train.rows,
         lengths=train.lengths,
-        targets=smoothed(train.targets, settings.label_smoothing),
+        targets=smoothed(teaching.targets(part, rates), settings.label_smoothing),
         batch_size=settings.batch_size,
         seed=settings.seed,
         by_length=settings.group_by_length,
@@ -152,6 +157,7 @@ def prepare(config: TrainingConfig, run: RunFolder) -> Prepared:
         batches=batches,
         train=train,
         valid=valid,
+        teaching=teaching,
         environments=environments,
     )
 

@@ -5,7 +5,7 @@ and history; gradient boosting on these and the codes of user and item columns; 
 every number the network sees.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from bundle.fitting import FittedSchema, fit
 from bundle.schema import IdFeature, NumberFeature
 from training.datasets import Dataset
 from training.datasets.dataset import SplitName
+from training.datasets.funnel import BOTH, CLICK, CONVERSION
 from training.datasets.split import SPLITS
 from training.statistics import ItemRates, View, statistics
 
@@ -92,7 +93,17 @@ def references(
             found.append(Reference(LOGISTIC_NUMBERS, task, fit_rows.logistic(_beside(counted, encoded))))
         if BOOSTING_NUMBERS in names:
             found.append(Reference(BOOSTING_NUMBERS, task, fit_rows.boosting(_beside(counted, encoded, codes), seed)))
-    return found
+    return [*found, *_products(found)] if BOTH in dataset.whole.labels else found
+
+
+def _products(found: Sequence[Reference]) -> list[Reference]:
+    """Click and conversion together, where a reference knows both."""
+    scores = {(reference.name, reference.task): reference.scores for reference in found}
+    return [
+        Reference(name, BOTH, clicks * scores[name, CONVERSION])
+        for (name, task), clicks in scores.items()
+        if task == CLICK and (name, CONVERSION) in scores
+    ]
 
 
 def _beside(*tables: Floats) -> Floats:

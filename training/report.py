@@ -84,7 +84,7 @@ def card_html(
                     "html": calibration_figure(task, number, found["curve_raw"], found["curve_calibrated"]),
                     "before": found["raw"]["ece"],
                     "after": found["calibrated"]["ece"],
-                    "kind": calibrators[task],
+                    "kind": calibrators.get(task, "product of the tasks"),
                 }
                 for number, (task, found) in enumerate(evaluation["tasks"].items())
             ],
@@ -134,6 +134,7 @@ def limits_of_use(index: RunIndex, evaluation: Mapping[str, Any]) -> list[str]:
     ]
     if last is not None:
         limits.append(f"The newest row is of {day(last)} UTC: what changed since then is unknown to the network.")
+    limits += evaluation.get("notes", ())
     for task, found in evaluation["tasks"].items():
         lost, own = found["without_history"], found["calibrated"]
         if lost and lost["auc"]["value"] is not None and own["auc"]["value"] is not None:

@@ -9,32 +9,29 @@ from torch import nn
 from bundle.correct import sigmoid
 from training.checkpoint import Position
 from training.config import SamplingSection, TrainSection
-from training.encoded import EncodedPart, population_weights, predict_logits, unsampled_logits
+from training.encoded import EncodedPart, measured_columns, predict_logits, unsampled_logits, with_joint
 from training.metrics import auc, gauc, logloss
 
 
 def validate(network: nn.Module, part: EncodedPart, sampling: SamplingSection) -> dict[str, dict[str, float]]:
-    """AUC, GAUC and logloss of the unsampled probabilities, by task.
+    """AUC, GAUC and logloss of the unsampled probabilities, by task, and in a funnel of both of its steps together.
 
     A metric that the rows cannot give (one class only) is NaN.
     """
     logits = unsampled_logits(predict_logits(network, part), part.targets.rates, sampling)
-    weights = population_weights(part.targets, sampling)
+    predicted = with_joint({task: sigmoid(logits[:, k]) for k, task in enumerate(part.tasks)}, part)
     found: dict[str, dict[str, float]] = {}
-    for column, task in enumerate(part.tasks):
-        labels, probabilities = part.targets.labels[:, column], sigmoid(logits[:, column])
-        weight = weights[:, column]
+    for task, (labels, weight) in measured_columns(part, sampling).items():
         found[task] = {
-            "auc": auc(labels, probabilities, weight),
-            "gauc": gauc(labels, probabilities, part.groups, weight).value,
-            "logloss": logloss(labels, probabilities, weight),
+            "auc": auc(labels, predicted[task], weight),
+            "gauc": gauc(labels, predicted[task], part.groups, weight).value,
+            "logloss": logloss(labels, predicted[task], weight),
         }
     return found
 
 
-def monitored(settings: TrainSection, found: dict[str, dict[str, float]]) -> float:
-    """The value that decides, larger is better; minus infinity where it is undefined."""
-    task = settings.monitor_task or next(iter(found))
+def monitored(settings: TrainSection, found: dict[str, dict[str, float]], task: str) -> float:
+    """The value of a task that decides, larger is better; minus infinity where it is undefined."""
     value = found[task][settings.monitor]
     if math.isnan(value):
         return -math.inf

@@ -151,6 +151,7 @@ def test_resolved_comes_back_equal(file: Path) -> None:
 )
 def test_sampling_rates_by_task(sampling: dict[str, Any], expected: dict[str, float]) -> None:
     mapping = {**shop_mapping(), "label": {"ctr": "click", "cvr": "buy"}, "sampling": sampling}
+    mapping["funnel"] = {"mode": "independent"}
     assert TrainingConfig.from_mapping(mapping).sampling.rates(("ctr", "cvr")) == expected
 
 

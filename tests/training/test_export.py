@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from bundle.manifest import GRAPH_FILES
 from bundle.request import rows_from_query
 from bundle.store import ModelStore
 from models.inputs import INPUT_NAMES
+from service.core.version import load_version
+from service.engines.opening import EngineName
 from training import export
 from training.batches import to_tensors
 from training.errors import ConfigError, ExportFailed, RunError
@@ -28,9 +30,9 @@ from training.evaluate import open_trained
 from training.export import ExportResult, export_many, export_run
 from training.golden import UNKNOWN_USER, UNSEEN_ITEM
 from training.graph.signature import GraphSignature
+from training.graph.writing import write_graphs
 from training.parity import largest_difference, open_graph
 from training.run import RunFolder
-from training.verify import verify
 
 NETWORKS = ["din", "dien"]
 
@@ -130,10 +132,11 @@ def test_the_manifest_says_where_the_bundle_comes_from(bundle: Bundle, request: 
     assert {"model.onnx", "model.ts", "card.html", "items.npz"} <= set(manifest.files)
 
 
-def test_verify_passes_what_was_published(bundle: Bundle) -> None:
-    checks = verify(bundle.path)
-    assert [check.name for check in checks] == ["files", "golden requests", "onnx graph", "torchscript graph"]
-    assert all(check.passed for check in checks), checks
+@pytest.mark.parametrize("engine", ["onnx", "torchscript"])
+def test_the_service_takes_what_was_published(engine: EngineName, bundle: Bundle) -> None:
+    version = load_version(bundle.path, engine)
+    assert version.version == "1.0.0"
+    version.close()
 
 
 def altered(bundle_path: Path, folder: Path, file: str, content: bytes) -> Path:
@@ -148,46 +151,30 @@ def altered(bundle_path: Path, folder: Path, file: str, content: bytes) -> Path:
     return target
 
 
-def test_verify_refuses_a_flipped_bit_before_parsing(tiny_din_bundle: Path, tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    shutil.copytree(tiny_din_bundle, target)
-    content = bytearray((target / "model.onnx").read_bytes())
-    content[len(content) // 2] ^= 1
-    (target / "model.onnx").write_bytes(content)
-    (check,) = verify(target)
-    assert not check.passed
-    assert check.detail.startswith("digest: model.onnx")
+def test_the_service_names_the_graph_that_does_not_load(tiny_din_bundle: Path, tmp_path: Path) -> None:
+    broken = altered(tiny_din_bundle, tmp_path, "model.onnx", b"not a graph")
+    with pytest.raises(BundleRefused) as refused:
+        load_version(broken)
+    assert refused.value.reason == "graph"
+    load_version(broken, "torchscript").close()
 
 
-def test_verify_names_the_graph_that_does_not_load(tiny_din_bundle: Path, tmp_path: Path) -> None:
-    checks = verify(altered(tiny_din_bundle, tmp_path, "model.onnx", b"not a graph"))
-    assert {check.name: check.passed for check in checks} == {
-        "files": True,
-        "golden requests": True,
-        "onnx graph": False,
-        "torchscript graph": True,
-    }
-    assert "cannot run" in checks[2].detail
-    assert "\n" not in checks[2].detail
-
-
-@pytest.mark.parametrize("what", ["logits", "scores"])
-def test_verify_sees_a_wrong_golden_answer(what: str, tiny_din_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["onnx", "torchscript"])
+def test_the_service_sees_a_wrong_golden_answer(engine: EngineName, tiny_din_bundle: Path, tmp_path: Path) -> None:
     bundle = open_bundle(tiny_din_bundle)
     rows = list(bundle.golden)
-    if what == "logits":
-        rows[5] = type(rows[5])(rows[5].query, rows[5].logits + 3e-4, rows[5].scores)
-    else:
-        rows[5] = type(rows[5])(rows[5].query, rows[5].logits, {"ctr": rows[5].scores["ctr"] + 3e-4})
+    rows[5] = type(rows[5])(rows[5].query, rows[5].logits + 3e-4, rows[5].scores)
     write_golden(tmp_path / "golden.npz", rows, bundle.manifest.tasks)
-    checks = verify(altered(tiny_din_bundle, tmp_path, "golden.npz", (tmp_path / "golden.npz").read_bytes()))
-    assert [check.passed for check in checks] == [True, True, False, False]
+    wrong = altered(tiny_din_bundle, tmp_path, "golden.npz", (tmp_path / "golden.npz").read_bytes())
+    with pytest.raises(BundleRefused) as refused:
+        load_version(wrong, engine)
+    assert refused.value.reason == "golden_differs"
 
 
 def test_a_graph_that_is_not_the_network_is_never_published(
     tiny_din_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = export.write_graphs
+    genuine = write_graphs
 
     def perturbed(
         network: nn.Module, signature: GraphSignature, formats: Sequence[str], folder: Path, names: Mapping[str, str]

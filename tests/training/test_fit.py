@@ -19,7 +19,8 @@ from training.datasets import Dataset
 from training.encoded import predict_logits, unsampled_logits
 from training.errors import ConfigError, Diverged, RunError
 from training.evaluate import open_trained
-from training.fit import build_job, sampled_logits, train
+from training.fit import sampled_logits, train
+from training.job import build_job
 from training.network import build_network
 from training.preparation import open_run, prepare
 from training.run import RunFolder

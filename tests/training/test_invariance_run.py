@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import training.fit
+import training.job
 from tests.training.shop import shop_log, shop_mapping, write_shop
 from training.batches import Batch
 from training.checkpoint import read_state
@@ -103,10 +104,10 @@ def test_the_kept_weights_are_the_objective_s_own(irm_run: RunFolder) -> None:
 def test_the_optimiser_begins_anew_at_the_switch(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ages: list[float] = []
     advance = training.fit.advance
-    jobs: list[training.fit.Job] = []
-    build = training.fit.build_job
+    jobs: list[training.job.Job] = []
+    build = training.job.build_job
 
-    def built(*arguments: Any) -> training.fit.Job:
+    def built(*arguments: Any) -> training.job.Job:
         jobs.append(build(*arguments))
         return jobs[-1]
 

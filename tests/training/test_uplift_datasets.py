@@ -286,6 +286,19 @@ def test_behaviours_come_along(tmp_path: Path) -> None:
     assert encoded.take()["behaviour_mask"].sum() == 2
 
 
+def test_histories_in_the_rows_are_counted_as_the_file_does(tmp_path: Path) -> None:
+    frame = trial().with_columns(pl.lit(1000).alias("ts"), pl.lit("a|b").alias("items"), pl.lit("1|2").alias("times"))
+    two = {"arms": ["control", "letter"], "other_values": "drop", "dose": None, "dose_arms": None}
+    history = {"history": {"item": "items", "time": "times"}}
+    sections: dict[str, Any] = {"ids": {"item": "item", "time": "ts"}, "data": history, "treatment": two}
+    dataset = load(tmp_path, frame, **sections)
+    assert set(dataset.behaviours.lengths.tolist()) == {2}
+    row = len(frame) - frame["sent"].reverse().to_list().index("letter")
+    assert f"row {row}: the history must be oldest first" in message(
+        tmp_path, put(frame, row, "times", "2|1"), **sections
+    )
+
+
 def test_environments_are_the_texts_of_their_column(tmp_path: Path) -> None:
     frame = put(trial(), 2, "day", None)
     dataset = load(tmp_path, frame, invariance={"column": "day"})

@@ -200,6 +200,19 @@ def test_same_seed_same_weights(name: str) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+def test_fitted_intercepts_leave_no_arm_a_mean_residual() -> None:
+    rows, _ = simulated(lambda x: x[:, 1], 1.0)
+    train = rows.take(torch.arange(len(rows)) % 5 != 0)
+    left = {}
+    for intercepts in (False, True):
+        network = fitted("tarnet", rows, settings=settings_of("tarnet", epochs=3, intercepts=intercepts))
+        with torch.no_grad():
+            residual = train.outcome - network(*train.inputs)[0].gather(1, train.treatment[:, None])[:, 0]
+        left[intercepts] = max(abs(float(residual[train.treatment == arm].mean())) for arm in (0, 1))
+    assert left[True] < 1e-4
+    assert left[False] > 1e-3
+
+
 def test_learned_noise_shrinks_a_penalty_that_would_hide_an_effect() -> None:
     rows, truth = simulated(lambda x: x[:, 1], 0.0, noise=0.05)
     errors = {}

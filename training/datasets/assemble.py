@@ -15,10 +15,11 @@ from training.config import Split
 from training.datasets.columns import feature_column, hashed
 from training.datasets.dataset import Dataset, Part, label_columns
 from training.datasets.fingerprint import fingerprint
+from training.datasets.funnel import BOTH, CONVERSION, funnel_labels
 from training.datasets.histories import all_items, histories_of
 from training.datasets.split import SplitCodes, split_at_random, split_by_time, with_validation
 from training.datasets.tables import Tables
-from training.datasets.treatments import Treated, check_arms, dose_ranges, treated
+from training.datasets.treatments import Treated, check_arms, dose_ranges, rows_of, treated
 from training.errors import DataError
 
 
@@ -27,7 +28,8 @@ class Ordered:
     """Rows in the order of the data set, with what was cut and left out on the way.
 
     Attributes:
-        tables: without rows of arms that are not declared; its rows, split and truth in the new order.
+        tables: without rows of arms that are not declared; its rows and truth in the new order, its split before
+            validation rows were drawn.
         time, users, behaviours, given: of the rows; `given` is None where no treatments are declared.
         split: with the validation rows.
         known_split: the same without validation rows that were drawn with the seed of the training.
@@ -45,7 +47,13 @@ class Ordered:
 
 
 def assemble(
-    tables: Tables, features: FeatureSchema, split: Split, *, seed: int = 0, environment: str | None = None
+    tables: Tables,
+    features: FeatureSchema,
+    split: Split,
+    *,
+    seed: int = 0,
+    environment: str | None = None,
+    funnel: bool = False,
 ) -> Dataset:
     """Sort by time, cut histories, hash columns, split and fingerprint.
 
@@ -55,6 +63,7 @@ def assemble(
         split: what [data.split] says.
         seed: of the validation rows that are drawn where treatments are declared.
         environment: the column of the rows that [invariance] names.
+        funnel: the tasks ctr and cvr are steps of one funnel.
 
     Raises:
         DataError: naming the file, the column and, where there is one, the row of what does not fit.
@@ -77,6 +86,10 @@ def assemble(
     content = {"rows": tables.rows} | {
         name: frame for name, frame in (("items", tables.items), ("users", tables.users)) if frame is not None
     }
+    whole = _whole(tables.rows, features, raw, ordered, environment)
+    if funnel:
+        weights = {**whole.weights, BOTH: whole.weights[CONVERSION]}
+        whole = replace(whole, labels=funnel_labels(whole.labels), weights=weights)
     return Dataset(
         name=tables.name,
         features=features,
@@ -84,7 +97,7 @@ def assemble(
         items=tables.items,
         users=tables.users,
         split=ordered.split,
-        whole=_whole(tables.rows, features, raw, ordered, environment),
+        whole=whole,
         item_ids=item_ids,
         item_columns=item_columns,
         fingerprint=fingerprint(content, ordered.behaviours, ordered.known_split),
@@ -95,30 +108,30 @@ def assemble(
 
 
 def _ordered(tables: Tables, features: FeatureSchema, split: Split, seed: int) -> Ordered:
-    given: Treated | None = None
-    left_out: dict[str, int] = {}
-    if features.treatment is not None:
-        tables, given, left_out = treated(tables, features.treatment)
     rows = tables.rows
     time = np.zeros(len(rows)) if features.ids.time is None else rows[features.ids.time].to_numpy()
     users = hashed(rows[features.ids.user])
-    # Histories first: their messages count rows as the file does.
+    # Histories and arms first: their messages count rows as the file does.
     behaviours, dropped = histories_of(tables, users, time)
+    given: Treated | None = None
+    if features.treatment is not None:
+        kept, given, left_out = treated(tables, features.treatment)
+        tables, time, users, behaviours = rows_of(tables, kept), time[kept], users[kept], behaviours.take(kept)
+        dropped = {**left_out, **dropped}
     known = _split(tables, split, time, users)
     codes = known
     if given is not None and not (known == 1).any():
         codes = with_validation(known, users, given.arm, split.valid, seed)
     order = np.argsort(time, kind="stable").astype(np.int64)
-    truth = None if tables.truth is None else tables.truth.take(order)
     return Ordered(
-        tables=replace(tables, rows=rows[order], split=codes[order], truth=truth),
+        tables=rows_of(tables, order),
         time=time[order],
         users=users[order],
         behaviours=behaviours.take(order),
         given=None if given is None else given.take(order),
         split=codes[order],
         known_split=known[order],
-        notes={**left_out, **dropped},
+        notes=dropped,
     )
 
 

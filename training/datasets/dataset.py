@@ -28,7 +28,7 @@ class Part:
     Attributes:
         rows: raw columns and histories (strictly earlier seconds), as `bundle.encode.Encoder` takes them.
         labels: by task, (N,) float32; NaN where the task has no label for the row. With treatments the one outcome, in
-            its own units.
+            its own units. In a funnel `cvr` is NaN without a click, and `ctcvr` holds both steps together.
         weights: by task, (N,) float32.
         groups: (N,) int64, the key of GAUC.
         users: (N,) uint64, id64 of the user.

@@ -1,6 +1,7 @@
 """MovieLens-100k as the tables of a declaration: rows of the canonical split, all earlier ratings as behaviours."""
 
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -11,6 +12,8 @@ from training.datasets.movielens import NAME, MovieLens, eligible_rows, read_fol
 from training.datasets.tables import Tables, declared_columns
 from training.errors import ConfigError
 
+_LABELS: Final = ("liked", "loved")
+_LOVED: Final = 5
 _IDS = {"user": "user_id", "item": "item_id", "time": "timestamp"}
 
 
@@ -25,7 +28,8 @@ def load(folder: Path, config: TrainingConfig) -> Tables:
         DataError: if the files cannot be read.
     """
     films = read_folder(folder)
-    rows = eligible_rows(films.ratings)
+    # Of the liked films, those that were loved: the second step of a funnel.
+    rows = eligible_rows(films.ratings).with_columns((pl.col("rating") == _LOVED).cast(pl.Int8).alias("loved"))
     _check(config.features, films, rows)
     wanted = declared_columns(config.features)
     row_columns = [*_IDS.values(), *config.features.label.values(), *config.features.weight.values(), *wanted["row"]]
@@ -49,11 +53,11 @@ def _check(features: FeatureSchema, films: MovieLens, rows: pl.DataFrame) -> Non
             raise ConfigError(f"key ids.{role}: {NAME} calls this column {column!r}")
     wanted = declared_columns(features)
     # The rating of a row is its label spelled otherwise, so it can be neither a feature nor a weight.
-    of_row = [name for name in rows.columns if name not in ("liked", "rating")]
+    of_row = [name for name in rows.columns if name not in (*_LABELS, "rating")]
     places = (("item", films.items.columns), ("user", films.users.columns), ("row", of_row))
     named = [(name, columns) for place, columns in places for name in wanted[place]]
     named += [(name, of_row) for name in features.weight.values()]
-    named += [(name, ["liked"]) for name in features.label.values()]
+    named += [(name, [*_LABELS]) for name in features.label.values()]
     for name, columns in named:
         if name not in columns:
             raise ConfigError(f"{NAME} has no column {name!r}{suggestion(name, columns)}")

@@ -7,10 +7,11 @@ from typing import Final
 
 from training.config import TrainingConfig
 from training.config_text import suggestion
-from training.datasets import experiments, movielens, movielens_tables, semi_synthetic
+from training.datasets import census, experiments, movielens, movielens_tables, semi_synthetic, tutorial
 from training.datasets.assemble import assemble
 from training.datasets.dataset import Dataset
 from training.datasets.files import environment_column, load_files
+from training.datasets.funnel import check_funnel
 from training.datasets.sources import Report, Wheel, cache_folder, from_site, from_wheel
 from training.datasets.study import Reader, loader
 from training.datasets.tables import Tables
@@ -51,6 +52,8 @@ REGISTRY: Final[Mapping[str, Known]] = {
         site_files=movielens.SITE_FILES,
         wheel=movielens.WHEEL,
     ),
+    census.NAME: Known(complete=census.complete, load=census.load, files=f"{census.FILE}, also gzipped"),
+    tutorial.NAME: Known(complete=tutorial.complete, load=tutorial.load, files="train.csv and test.csv, also gzipped"),
     experiments.THORNTON: _study(
         experiments.read_thornton,
         experiments.thornton_complete,
@@ -155,10 +158,13 @@ def load_dataset(config: TrainingConfig, progress: Report | None = None) -> Data
         path = None if config.data.path is None else config.file(config.data.path)
         folder = fetch(config.data.dataset, path, progress)
         tables = REGISTRY[config.data.dataset].load(folder, config)
+    if config.funnel_mode is not None:
+        check_funnel(tables, config.features)
     return assemble(
         tables,
         config.features,
         config.data.split,
         seed=config.train.seed,
         environment=environment_column(config),
+        funnel=config.funnel_mode is not None,
     )

@@ -35,8 +35,8 @@ class Treated:
         return Treated(self.arm[rows], self.dose[rows])
 
 
-def treated(tables: Tables, treatment: Treatment) -> tuple[Tables, Treated, dict[str, int]]:
-    """The tables without rows of other arms, what was done to the rows that stay, and counts of what was left out.
+def treated(tables: Tables, treatment: Treatment) -> tuple[NDArray[np.int64], Treated, dict[str, int]]:
+    """The rows (M,) that have an arm, what was done to them, and counts of what was left out.
 
     Raises:
         DataError: naming the file, the column and the row of a cell that means no arm, or of a dose that is missing or
@@ -49,14 +49,17 @@ def treated(tables: Tables, treatment: Treatment) -> tuple[Tables, Treated, dict
     notes = {OTHER_ARMS: len(arm) - len(kept), IGNORED_DOSES: ignored}
     if len(kept) == 0:
         raise DataError(f"{tables.file('rows')}, column {treatment.column!r}: no row has one of the arms")
-    if len(kept) < len(arm):
-        tables = replace(
-            tables,
-            rows=tables.rows[kept],
-            split=None if tables.split is None else tables.split[kept],
-            truth=None if tables.truth is None else tables.truth.take(kept),
-        )
-    return tables, Treated(arm, dose).take(kept), {note: count for note, count in notes.items() if count}
+    return kept, Treated(arm, dose).take(kept), {note: count for note, count in notes.items() if count}
+
+
+def rows_of(tables: Tables, kept: NDArray[np.int64]) -> Tables:
+    """The tables with some of their rows, in the order asked."""
+    return replace(
+        tables,
+        rows=tables.rows[kept],
+        split=None if tables.split is None else tables.split[kept],
+        truth=None if tables.truth is None else tables.truth.take(kept),
+    )
 
 
 def _arms(tables: Tables, treatment: Treatment) -> NDArray[np.int64]:

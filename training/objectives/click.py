@@ -7,6 +7,21 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def row_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Binary cross-entropy of every row; labels of rows with weight 0 may be anything, NaN included.
+
+    Shapes: logits, labels, weights and the result (B, K).
+    """
+    known = torch.where(weights > 0, labels, torch.zeros_like(labels))
+    return functional.binary_cross_entropy_with_logits(logits, known, reduction="none")
+
+
+def weighted_means(losses: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of each column, 0 where nothing weighs; (B, K) twice -> (K,)."""
+    total = (losses * weights).sum(dim=0)
+    return total / weights.sum(dim=0).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
 def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean of the binary cross-entropy, one value a task.
 
@@ -17,12 +32,7 @@ def weighted_bce(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
     Shapes: logits, labels, weights (B, K); returns (K,). Labels of rows with weight 0 may be anything, NaN included.
     """
-    counted = weights > 0
-    losses = functional.binary_cross_entropy_with_logits(
-        logits, torch.where(counted, labels, torch.zeros_like(labels)), reduction="none"
-    )
-    total = (losses * weights).sum(dim=0)
-    return total / weights.sum(dim=0).clamp_min(torch.finfo(weights.dtype).tiny)
+    return weighted_means(row_bce(logits, labels, weights), weights)
 
 
 def total_loss(task_losses: Tensor, task_weights: Tensor, auxiliary: Tensor, auxiliary_alpha: float) -> Tensor:
@@ -32,5 +42,9 @@ def total_loss(task_losses: Tensor, task_weights: Tensor, auxiliary: Tensor, aux
 
     Shapes: task_losses, task_weights (K,); auxiliary (); returns ().
     """
-    main = (task_losses * task_weights).sum()
-    return main + auxiliary_alpha * auxiliary if auxiliary_alpha else main
+    return with_auxiliary((task_losses * task_weights).sum(), auxiliary, auxiliary_alpha)
+
+
+def with_auxiliary(loss: Tensor, auxiliary: Tensor, auxiliary_alpha: float) -> Tensor:
+    """L + alpha L_aux; the auxiliary loss is left out, whatever it is, where alpha is 0."""
+    return loss + auxiliary_alpha * auxiliary if auxiliary_alpha else loss

@@ -72,8 +72,23 @@ def kernel_penalty(module: nn.Module) -> Tensor:
 
     Shapes: returns ().
     """
-    squares = [layer.kernel.square().sum() for layer in module.modules() if isinstance(layer, Dense)]
-    return torch.stack(squares).sum() if squares else torch.zeros(())
+    return _sum([kernel.square().sum() for kernel in _kernels(module)])
+
+
+def absolute_kernels(module: nn.Module) -> Tensor:
+    """Sum of the kernels' absolute values; biases are free.
+
+    Shapes: returns ().
+    """
+    return _sum([kernel.abs().sum() for kernel in _kernels(module)])
+
+
+def _kernels(module: nn.Module) -> list[Tensor]:
+    return [layer.kernel for layer in module.modules() if isinstance(layer, Dense)]
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
 def parameters_of(modules: Iterable[nn.Module]) -> tuple[nn.Parameter, ...]:

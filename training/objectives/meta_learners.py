@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from models.uplift.inputs import OutcomeKind
 from models.uplift.learners import UserPropensity
 from models.uplift.meta_learners import DRLearner, SLearner, TLearner, XLearner
-from training.objectives.factual import arm_weights, factual_loss, kernel_penalty, parameters_of, weighted_mean
+from training.objectives.factual import (
+    absolute_kernels,
+    arm_weights,
+    factual_loss,
+    kernel_penalty,
+    parameters_of,
+    weighted_mean,
+)
 from training.objectives.folds import row_folds
 from training.objectives.propensity import propensity_stage, scheduled
 from training.objectives.settings import PropensitySchedule, Schedule
@@ -40,9 +47,11 @@ class EffectSchedule(Schedule):
 
     Attributes:
         l2: penalty of its squared kernels.
+        l1: penalty of their absolute values; with linear effects it leaves few features in.
     """
 
     l2: NonNegativeFloat = 1e-4
+    l1: NonNegativeFloat = 0.0
 
 
 class XLearnerSettings(LearnerSettings):
@@ -99,7 +108,7 @@ def plan_x(network: XLearner, settings: XLearnerSettings, train: UpliftRows) -> 
         for received, other, module in ((k, 0, network.of_treated[k - 1]), (0, k, network.of_controls[k - 1])):
             imputed = _imputed_effect_loss(network, module, received, other)
             label = f"effect of {name} on {network.config.treatments[received]} rows"
-            stages.append(_stage(label, [module], imputed, settings.effects, settings.effects.l2, received))
+            stages.append(_effect_stage(label, module, imputed, settings.effects, received))
     return Plan(tuple(stages))
 
 
@@ -161,6 +170,18 @@ def _stage(
 
     phase = Phase(name=name, parameters=parameters_of(modules), loss=penalised, arm=arm)
     return scheduled(name, phase, loss, schedule)
+
+
+def _effect_stage(name: str, module: nn.Module, loss: Loss, schedule: EffectSchedule, arm: int | None = None) -> Stage:
+    stage = _stage(name, [module], loss, schedule, schedule.l2, arm)
+    if schedule.l1 == 0:
+        return stage
+    (phase,) = stage.phases
+
+    def sparse(rows: UpliftRows) -> Tensor:
+        return phase.loss(rows) + schedule.l1 * absolute_kernels(module)
+
+    return replace(stage, phases=(replace(phase, loss=sparse),))
 
 
 def _propensity(network: nn.Module, settings: LearnerSettings) -> tuple[Stage, ...]:

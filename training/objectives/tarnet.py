@@ -8,12 +8,13 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
+from models.uplift.heads import OutcomeHead
 from models.uplift.tarnet import RepresentationOutputs, TARNet
 from training.objectives.balance import Balance, imbalance
 from training.objectives.factual import arm_weights, factual_loss, kernel_penalty, parameters_of
 from training.objectives.propensity import propensity_stage, scheduled
 from training.objectives.settings import PropensitySchedule, Schedule
-from training.uplift.plan import Phase, Plan
+from training.uplift.plan import Phase, Plan, Stage
 from training.uplift.rows import UpliftRows
 
 
@@ -28,6 +29,8 @@ class TARNetSettings(Schedule):
             likelihood of a continuous outcome whose noise has an unknown variance. The penalties then weigh against
             what the features leave unexplained, not against the outcome's whole variance: where features say almost
             everything they weigh almost nothing.
+        intercepts: a second stage fits the heads' last biases alone, to all training rows at once. Minibatches leave
+            them where the last few rows pushed them, an error that all users share and no effect's average forgives.
         propensity: the stage of the propensity, which comes last and changes no outcome.
     """
 
@@ -35,6 +38,7 @@ class TARNetSettings(Schedule):
     head_l2: NonNegativeFloat = 1e-4
     representation_l2: NonNegativeFloat = 0.0
     noise: Literal["fixed", "learned"] = "fixed"
+    intercepts: bool = False
     propensity: PropensitySchedule = PropensitySchedule()
 
 
@@ -95,8 +99,26 @@ def plan(network: TARNet, settings: TARNetSettings, train: UpliftRows) -> Plan:
     if settings.noise == "learned":
         parts = (*parts, log_variance)
     stages = [scheduled("outcome", Phase(name="outcome", parameters=parts, loss=loss), validation, settings)]
+    if settings.intercepts:
+        stages.append(_intercept_stage(network, train))
     if network.config.propensity == "estimated":
         stages.append(
             propensity_stage(network.propensity, lambda rows: outputs(rows).propensity_logits, settings.propensity)
         )
     return Plan(tuple(stages))
+
+
+def _intercept_stage(network: TARNet, train: UpliftRows) -> Stage:
+    """Full gradient steps on one number a head, with every arm counting the same so that all converge alike."""
+    config = network.config
+    weights = arm_weights(train, len(config.treatments))
+    biases: list[nn.Parameter] = []
+    for head in network.heads.heads:
+        if isinstance(head, OutcomeHead) and head.output.bias is not None:
+            biases.append(head.output.bias)
+
+    def loss(rows: UpliftRows) -> Tensor:
+        return factual_loss(network.training_outputs(*rows.inputs).outcome, rows, config.outcome, weights)
+
+    phase = Phase(name="intercepts", parameters=tuple(biases), loss=loss, optimizer="sgd", learning_rate=0.5)
+    return Stage(name="intercepts", phases=(phase,), validation=None, epochs=60, batch_size=0)

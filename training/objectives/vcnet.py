@@ -19,6 +19,7 @@ class VCNetSettings(Schedule):
     """How VCNet is trained.
 
     Attributes:
+        weight_decay: of the network; it is what keeps some hundred rows from being learned by heart.
         density_weight: alpha, of the log density of the dose and of the treatment.
         targeted: with functional targeted regularisation.
         targeting_weight: beta, of its loss.
@@ -27,6 +28,8 @@ class VCNetSettings(Schedule):
         targeting_learning_rate, targeting_weight_decay: of the curve epsilon, by plain SGD.
     """
 
+    learning_rate: PositiveFloat = 3e-3
+    weight_decay: NonNegativeFloat = 1e-2
     density_weight: NonNegativeFloat = 0.5
     targeted: bool = True
     targeting_weight: NonNegativeFloat = 1.0

@@ -63,20 +63,14 @@ def scales_of(dataset: Dataset) -> Scales:
     """Scales of the training rows that have an outcome.
 
     Raises:
-        DataError: if a binary outcome is neither 0 nor 1, or no training row has an outcome.
+        DataError: if no training row has an outcome and counts.
     """
     treatment, name = declared_treatment(dataset), dataset.tasks[0]
     part = dataset.part("train")
     outcome = outcomes_of(part, name)[labelled(part, name)]
     if not len(outcome):
-        raise DataError(f"{dataset.name}: no training row has the outcome {name!r}")
+        raise DataError(f"{dataset.name}: no training row has the outcome {name!r} and a weight")
     if treatment.outcome == "binary":
-        every = outcomes_of(dataset.whole, name)
-        other = every[~np.isnan(every) & (every != 0) & (every != 1)]
-        if len(other):
-            raise DataError(
-                f"{dataset.name}: the outcome {name!r} is declared binary and holds {other[0]:g}, expected 0 or 1"
-            )
         scale = OutcomeScale(name=name, kind="binary")
     else:
         deviation = float(outcome.std())

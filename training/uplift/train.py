@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 from accelerate.utils import set_seed
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from bundle.correct import sigmoid
@@ -29,7 +29,8 @@ from training.progress import TrainingProgress, open_progress
 from training.run import RunFolder, write_json
 from training.threads import torch_threads
 from training.uplift.fit import fit_plan
-from training.uplift.network import NetworkPlan, build_uplift_network
+from training.uplift.network import build_uplift_network
+from training.uplift.oracle import wants_truth, with_truth
 from training.uplift.plan import Plan
 from training.uplift.preparation import PreparedUplift, prepare_uplift
 from training.uplift.report import write_uplift_plots
@@ -68,8 +69,11 @@ def train_uplift(
     with torch_threads(config.train.threads):
         set_seed(config.train.seed)
         data = prepare_uplift(config, run)
+        settings = objective_settings(config)
+        if wants_truth(settings):
+            data = with_truth(data)
         network = build_uplift_network(data.network)
-        plan = objective_plan(config, network, data.network, data.train)
+        plan = objective_plan(config, settings, network, data.train)
         if not run.last_checkpoint.exists():
             rows = {"train": len(data.train), "valid": len(data.watched)}
             write_first_index(run, config, data.dataset, rows, sum(p.numel() for p in network.parameters()))
@@ -93,30 +97,43 @@ def train_uplift(
     return run
 
 
-def objective_plan(config: TrainingConfig, network: nn.Module, which: NetworkPlan, train: UpliftRows) -> Plan:
+def objective_settings(config: TrainingConfig) -> BaseModel:
+    """What [objective] says, with the defaults of the network's objective.
+
+    Raises:
+        ConfigError: naming the key that is unknown or out of its range.
+    """
+    name = config.model.network
+    entry = OBJECTIVES.get(name)
+    if entry is None:
+        raise ConfigError(f"model.network: there is no objective for {name!r}")
+    try:
+        return entry.settings.model_validate(config.objective)
+    except ValidationError as error:
+        raise ConfigError(f"[objective] for network {name!r}: {first_problem(error, entry.settings)}") from error
+
+
+def objective_plan(config: TrainingConfig, settings: BaseModel, network: nn.Module, train: UpliftRows) -> Plan:
     """The plan of [objective], of every member where there are several, across environments where these are named.
 
     Raises:
-        ConfigError: naming the key of [objective] or [invariance] that does not fit.
+        ConfigError: if [objective] or [invariance] does not fit the network or the rows.
     """
-    entry = OBJECTIVES.get(which.name)
-    if entry is None:
-        raise ConfigError(f"model.network: there is no objective for {which.name!r}")
+    name = config.model.network
+    entry = OBJECTIVES[name]
     try:
-        settings = entry.settings.model_validate(config.objective)
-    except ValidationError as error:
-        problem = first_problem(error, entry.settings)
-        raise ConfigError(f"[objective] for network {which.name!r}: {problem}") from error
-    if isinstance(network, Ensemble):
-        plan = ensemble_plan(network, entry.plan, settings, train)
-    else:
-        plan = entry.plan(network, settings, train)
+        if isinstance(network, Ensemble):
+            plan = ensemble_plan(network, entry.plan, settings, train)
+        else:
+            plan = entry.plan(network, settings, train)
+    except ValueError as error:
+        raise ConfigError(f"[objective] for network {name!r}: {error}") from error
     if config.invariance is None:
         return plan
     try:
         return invariant_plan(network, plan, config.invariance, train)
     except ValueError as error:
-        raise ConfigError(f"[invariance] for network {which.name!r}: {error}") from error
+        raise ConfigError(f"[invariance] for network {name!r}: {error}") from error
 
 
 class Logbook:
