@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --progress-bar on $(PIP_ARGS) --constraint constraints.txt --editable '.[train,torchscript,dev]'
 	@touch $@
 
-demo: $(STAMP) ## train on MovieLens-100k, export, serve, score real users (minutes)
+demo: $(STAMP) ## train on MovieLens-100k and a trial, export, serve, ask for real users (minutes)
 	$(BIN)/ctrlift demo --folder $(DEMO)
 
 serve: $(STAMP) ## serve what `make demo` made on 127.0.0.1:8000

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -63,9 +64,14 @@ class DemoFolder:
         """The settings that the demo and `make serve` start the service with."""
         return self.root / "service.toml"
 
-    def write_settings(self) -> None:
-        """Write the settings; the store keeps its data in the folder, so users stay loaded."""
-        lines = ["[models]", f"dir = {json.dumps(str(self.bundles))}", "", "[store]"]
+    def write_settings(self, models: Sequence[str]) -> None:
+        """Write the settings; the store keeps its data in the folder, so users stay loaded.
+
+        Args:
+            models: without all of which the service is not ready.
+        """
+        lines = ["[models]", f"dir = {json.dumps(str(self.bundles))}", f"required = {json.dumps(list(models))}"]
+        lines += ["", "[store]"]
         lines += [f"url = {json.dumps(f'embedded://{self.store}')}", ""]
         self.settings.write_text("\n".join(lines), encoding="utf-8")
 
@@ -102,7 +108,7 @@ def demo(
     say("5/7 the same for the trial: who fetches the result, and for how much money")
     incentive_demo.make_bundle(trial_config, incentive, places.incentive_run, places.bundles)
     say("6/7 behaviours and features of all users into the embedded store")
-    places.write_settings()
+    places.write_settings([loaded.features.bundle.name, trial_config.features.bundle.name])
     _load(films, loaded, places)
     incentive_demo.load_people(trial, places.root / "people.parquet", places.settings)
     say("7/7 the service, asked over HTTP")

@@ -100,14 +100,16 @@ def ask(trial: Dataset, bundle: str, service: ServiceProcess) -> None:
 
 
 def print_answer(answer: dict[str, Any]) -> None:
-    """Tables headed by the reply's field names: one of all people, one of the curves, one of the budget."""
+    """Tables headed by the reply's field names: effects, recommendations, the curves, the budget."""
     users = answer["users"]
     control, *treatments = users[0]["outcomes"]
     headers = ["user_id", *(f"outcomes.{arm}" for arm in (control, *treatments))]
     for arm in treatments:
         headers += [f"effects.{arm}", f"intervals.{arm}", f"overlap.{arm}"]
-    headers += ["recommended", "warnings"]
-    print_table("POST /uplift", headers, [_row(user, control, treatments) for user in users])
+    print_table("POST /uplift", headers, [_answer(user, control, treatments) for user in users])
+    fields = ("treatment", "dose", "expected_gain")
+    headers = ["user_id", *(f"recommended.{field}" for field in fields), "warnings"]
+    print_table("recommended within the budget", headers, [_recommended(user, fields) for user in users])
     for arm in treatments:
         curves = [(user["user_id"], user["dose_response"][arm]) for user in users if arm in user["dose_response"]]
         if not curves:
@@ -120,18 +122,15 @@ def print_answer(answer: dict[str, Any]) -> None:
     print_table("budget", list(budget), [list(budget.values())])
 
 
-def _row(user: dict[str, Any], control: str, treatments: list[str]) -> list[Any]:
+def _answer(user: dict[str, Any], control: str, treatments: list[str]) -> list[Any]:
     row: list[Any] = [user["user_id"], *(user["outcomes"][arm] for arm in (control, *treatments))]
     for arm in treatments:
         interval = (user["intervals"] or {}).get(arm)
         shown = None if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
         row += [user["effects"][arm], shown, user["overlap"][arm]]
-    chosen = user["recommended"]
-    if chosen is None:
-        return [*row, None, "; ".join(user["warnings"])]
-    dose = "" if chosen["dose"] is None else f", dose {chosen['dose']:.2f}"
-    return [
-        *row,
-        f"{chosen['treatment']}{dose}, expected_gain {chosen['expected_gain']:.2f}",
-        "; ".join(user["warnings"]),
-    ]
+    return row
+
+
+def _recommended(user: dict[str, Any], fields: tuple[str, ...]) -> list[Any]:
+    chosen = user["recommended"] or {}
+    return [user["user_id"], *(chosen.get(field) for field in fields), "; ".join(user["warnings"])]

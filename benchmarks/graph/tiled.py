@@ -17,6 +17,7 @@ from onnxscript.values import Opset
 from torch import Tensor, nn
 
 from models.ctr import DIENModel
+from models.ctr.fields import Inputs
 from models.inputs import INPUT_NAMES
 from models.layers.masks import masked_softmax
 from training.graph.onnx import OPSET
@@ -75,23 +76,14 @@ class TiledDIEN(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Logits."""
-        user_ids, user_numbers, candidate_ids, candidate_numbers, behaviour_ids, behaviour_numbers, mask = inputs
+        given = Inputs(*inputs)
         frame, group = self.model.frame, self.model.groups[0]
-        vectors = frame.read(user_ids, candidate_ids, behaviour_ids, behaviour_numbers)
-        query, keys = group.fields(vectors[1], vectors[2])
-        real = group.fields.mask(mask)
+        vectors = frame.read(given)
+        query, keys = group.fields(vectors.candidates, vectors.behaviours)
+        real = group.fields.mask(given.behaviour_mask)
         states = group.interest.extract(keys, real)
         interest = self._evolve(group.interest, query.squeeze(1), states, real)
-        return frame(
-            vectors,
-            [interest.unsqueeze(1)],
-            user_ids,
-            user_numbers,
-            candidate_ids,
-            candidate_numbers,
-            behaviour_ids,
-            mask,
-        )
+        return frame(given, vectors, [interest.unsqueeze(1)])
 
     def _evolve(self, interest: nn.Module, query: Tensor, states: Tensor, real: Tensor) -> Tensor:
         attention, cell = interest.attention, interest.interest_evolution.cell

@@ -7,13 +7,13 @@ the colour (which of two channels holds the image) is the label, flipped for 10 
 training environments and for 90 % in the test. Shape alone can reach 75 %, colour alone 80 to 90 % in training and
 10 % in the test.
 
-Nothing is selected on the test environment. Hyperparameters and the number of steps are chosen by log loss in a third
-environment of the training side that no gradient sees, with images of its own and a flip rate of its own, 50 %: there
-colour says nothing, so that neither leaning on it nor against it is rewarded. Log loss and not accuracy, which hardly
-moves while the colour goes. Hyperparameters are chosen on splits of their own (seeds 100 to 102), the steps in each run,
-from the switch of the penalty on (ERM: from the same step). ERM is selected from its own grid in the same way; the grey
-oracle is that ERM on images without colour. Each seed draws which image belongs to which environment, the noise, and
-the first weights. Seeds 0 to 14 are not reported: earlier forms of this benchmark had been tested on them.
+Nothing is selected on the test environment. Everything is selected by log loss in a third environment of the training
+side that no gradient sees, with images of its own and a flip rate of its own, 50 %: there colour says nothing, so that
+neither leaning on it nor against it is rewarded. (Log loss and not accuracy, which hardly moves while the colour goes.)
+Hyperparameters are chosen on splits of their own, seeds 100 to 102; in each run the best of four starts and the number
+of steps, from the switch of the penalty on (ERM: from step 300). ERM is selected from its own grid in the same way; the
+grey oracle is that ERM on images without colour. Each seed draws which image belongs to which environment, the noise,
+and the first weights. Seeds 0 to 24 are not reported: earlier forms of this benchmark had been tested on them.
 
 A few hundred images are soon learnt by heart, and a network that has has no slope anywhere. So every step shows each
 image moved by up to a pixel, the warm start is long enough to learn shape beside colour, and the rate falls with the
@@ -49,7 +49,8 @@ LABEL_NOISE: Final = 0.25
 ROWS: Final = (600, 600, 320, 277)
 FLIPPED: Final = (0.1, 0.2, 0.5, 0.9)
 HELD_OUT, TEST = 2, 3
-STEPS: Final = 600
+STEPS: Final = 480
+RESTARTS: Final = 4
 UNMOVED: Final = 4
 FIRST_LOOK: Final = 300
 LOOK_EVERY: Final = 10
@@ -177,12 +178,28 @@ def train(setting: Setting, data: list[Environment], seed: int) -> dict[str, Any
     return {**best, "network": network}
 
 
+def best_of(setting: Setting, data: list[Environment], seed: int) -> dict[str, Any]:
+    """The one of several trainings, from weights of their own, whose held-out log loss is lowest.
+
+    Raises:
+        NullPredictor: if all of them predict nothing.
+    """
+    found: list[dict[str, Any]] = []
+    for restart in range(RESTARTS):
+        try:
+            found.append(train(setting, data, seed * RESTARTS + restart))
+        except NullPredictor:
+            if restart == RESTARTS - 1 and not found:
+                raise
+    return min(found, key=lambda run: float(run["held_out_log_loss"]))
+
+
 def grid(objective: Literal["erm", "irm"]) -> Iterator[Setting]:
     """The settings among which the held-out environment chooses."""
     if objective == "erm":
         yield from (Setting(objective, decay, 2e-3) for decay in (1e-3, 3e-3, 1e-2))
         return
-    for decay, warm_start, late_rate in itertools.product((1e-4, 1e-3), (300, 400), (3e-4, 1e-3)):
+    for decay, warm_start, late_rate in itertools.product((1e-3, 2e-3), (300,), (3e-4, 1e-3)):
         yield Setting(objective, decay, 2e-3, late_rate=late_rate, warm_start=warm_start, lambda_max=1e4)
 
 
@@ -207,7 +224,7 @@ def report(setting: Setting, seeds: list[int], grey: bool = False) -> dict[str, 
     runs = []
     for seed in seeds:
         data = environments(seed, grey)
-        found = train(setting, data, seed)
+        found = best_of(setting, data, seed)
         test = accuracy(found.pop("network"), data[TEST])
         runs.append({"seed": seed, **{k: round(v, 4) for k, v in found.items()}, "test": round(test, 4)})
         print(setting.objective, "grey" if grey else "coloured", runs[-1], flush=True)
@@ -218,14 +235,14 @@ def report(setting: Setting, seeds: list[int], grey: bool = False) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[20, 21, 22, 23, 24])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[30, 31, 32, 33, 34])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()
     results: dict[str, Any] = {
         "data": {"rows": ROWS, "flipped": FLIPPED, "label_noise": LABEL_NOISE},
         "selection": "log loss in the held-out environment (50 % flipped), never in the test; "
-        f"settings on seeds {SELECTION_SEEDS}, steps in each run",
+        f"settings on seeds {SELECTION_SEEDS}, steps and the best of {RESTARTS} starts in each run",
     }
     chosen: dict[str, Setting] = {}
     for objective in ("erm", "irm"):

@@ -25,8 +25,8 @@ def people(count: int, seed: int) -> dict[str, Any]:
     return columns | {name: [f"{name}{value}" for value in rng.integers(0, size, count)] for name, size in IDS.items()}
 
 
-def campaign_bundle(store: Path, network: str = "dragonnet", rows: int = 4000) -> Path:
-    """Train the network at its published size for one epoch and publish it; returns the bundle's folder."""
+def campaign_bundle(store: Path, network: str, members: int = 1, rows: int = 2000) -> Path:
+    """Train a network at its published size for a moment and publish it; returns the bundle's folder."""
     rng = np.random.default_rng(0)
     columns = people(rows, seed=0)
     age = np.array(columns["age"])
@@ -36,13 +36,15 @@ def campaign_bundle(store: Path, network: str = "dragonnet", rows: int = 4000) -
     with tempfile.TemporaryDirectory() as folder:
         pl.DataFrame(columns).write_parquet(Path(folder) / "rows.parquet")
         run = Path(folder) / "run"
-        train(TrainingConfig.from_mapping(_config(Path(folder) / "rows.parquet", network)), run, progress=False)
+        train(
+            TrainingConfig.from_mapping(_config(Path(folder) / "rows.parquet", network, members)), run, progress=False
+        )
         export_run(run, store, version="1.0.0")
         shutil.rmtree(run)
     return store / "campaign" / "1.0.0"
 
 
-def _config(rows: Path, network: str) -> dict[str, Any]:
+def _config(rows: Path, network: str, members: int) -> dict[str, Any]:
     features = [{"name": name, "kind": "number", "side": "user"} for name in NUMBERS]
     features += [{"name": name, "kind": "id", "side": "user"} for name in IDS]
     return {
@@ -52,7 +54,7 @@ def _config(rows: Path, network: str) -> dict[str, Any]:
         "treatment": {"column": "arm", "arms": list(ARMS), "outcome": "binary"},
         "feature": features,
         "data": {"rows": str(rows), "split": {"by": "random", "seed": 0, "test": 0.2, "valid": 0.2}},
-        "model": {"network": network},
+        "model": {"network": network} | ({"members": members} if members > 1 else {}),
         "objective": {"epochs": 1},
         "train": {"seed": 0},
     }

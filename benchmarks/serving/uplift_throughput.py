@@ -29,7 +29,8 @@ from service.core.uplift_version import UpliftVersion, load_uplift
 
 USERS = 1000
 TOLERANCE = 1e-6
-NETWORKS = ("dragonnet", "tarnet")
+# At their published sizes: three layers of 200, heads of two layers of 100.
+NETWORKS = {"dragonnet": ("dragonnet", 1), "tarnet, five members": ("tarnet", 5)}
 
 
 def bodies(store: bool) -> tuple[bytes, list[dict[str, Any]]]:
@@ -125,7 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=30, help="of each side in a round")
-    parser.add_argument("--store", type=Path, help="a model store with <network>/campaign/1.0.0 from an earlier run")
+    parser.add_argument(
+        "--store", type=Path, help="a model store with <network>-<members>/campaign/1.0.0 from an earlier run"
+    )
     arguments = parser.parse_args()
     found: dict[str, Any] = {
         "users": USERS,
@@ -138,13 +141,13 @@ def main() -> None:
         "aim": 0.85,
     }
     with tempfile.TemporaryDirectory() as folder:
-        for network in NETWORKS:
-            store = (arguments.store or Path(folder)) / network
+        for label, (network, members) in NETWORKS.items():
+            store = (arguments.store or Path(folder)) / f"{network}-{members}"
             bundle = store / "campaign" / "1.0.0"
             if not bundle.is_dir():
-                campaign_bundle(store, network)
+                campaign_bundle(store, network, members)
             for stored in (False, True):
-                name = f"{network}, {'features in the store' if stored else 'features in the request'}"
+                name = f"{label}, {'features in the store' if stored else 'features in the request'}"
                 found[name] = measure(bundle, stored=stored, rounds=arguments.rounds, count=arguments.requests)
     print(json.dumps(found, indent=1))
     write_record("serving-uplift-throughput", found)

@@ -24,8 +24,8 @@ def drop_probability(propensity: Tensor, gamma: float, entropy_base: float = 2.0
 
     Shapes: propensity (..., K); returns (...).
     """
-    nats = -(propensity * torch.log(propensity.clamp_min(torch.finfo(propensity.dtype).tiny))).sum(-1)
-    entropy = nats / (math.log(entropy_base) * math.log2(propensity.size(-1)))
+    nats = -(propensity * torch.log(propensity.clamp_min(1e-30))).sum(-1)
+    entropy = nats * math.log(2.0) / (math.log(entropy_base) * math.log(propensity.size(-1)))
     return torch.clamp(1.0 - 0.5 * gamma - 0.5 * entropy, 0.0, LARGEST_DROP)
 
 

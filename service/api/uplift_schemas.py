@@ -3,7 +3,6 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from service.api.schemas import FeatureValue, Id, ModelRef, Number, Reply, Strict, Text
 
@@ -34,7 +33,7 @@ def _level_alone(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if not 0 < value < 1:
-        raise PydanticCustomError("level", "a level between 0 and 1 was expected, or an object with level and method")
+        raise ValueError("a level between 0 and 1 was expected, or an object with level and method")
     return Interval(level=value)
 
 

@@ -20,6 +20,7 @@ COMMANDS = [
     ["verify"],
     ["serve"],
     ["score"],
+    ["uplift"],
     ["behaviours", "load"],
     ["users", "load"],
     ["users", "delete"],
@@ -43,7 +44,7 @@ def test_everything_that_reports_takes_json(command: list[str]) -> None:
     assert "--json" in ctrlift(*command, "--help").out
 
 
-@pytest.mark.parametrize("command", ["serve", "score", "train"])
+@pytest.mark.parametrize("command", ["serve", "score", "uplift", "train"])
 def test_help_does_not_import_torch(command: str) -> None:
     code = (
         "import sys; from cli.main import app\n"

@@ -136,7 +136,10 @@ COMPOSED: Final[Mapping[str, tuple[Callable[[Any], nn.Module], Any]]] = {
     "dien-mmoe": (DIENModel, dien("AUGRU", "mlp", use_negsampling=True, tasks=TWO, top=MMOE, input_norm=True)),
     "din-mmoe-topk": (DINModel, din("softmax", tasks=TWO, top={**MMOE, "gate": "topk"}, crossing=("autoint",))),
     "din-mmoe-noise": (DINModel, din("sum", tasks=TWO, top={**MMOE, "gate": "noise_topk", "tower_layers": ()})),
-    "din-snr": (DINModel, din("sum", tasks=TWO, top={"kind": "snr", "subnets": 2, "use_ste": True})),
+    "din-snr": (
+        DINModel,
+        din("sum", tasks=TWO, top={"kind": "snr", "subnets": 2, "use_ste": True, "tower_layers": []}),
+    ),
     "snr-aver": (CTRModel, composed(tasks=TWO, top={"kind": "snr", "routing": "aver"}, mlp_hidden_layers=[6, 6])),
     "din-search": (DINModel, din("sum", nas=EmbeddingSearch(sizes={"item": (2, 4), "genre": (1, 4)}))),
     "dien-search-everything": (DIENModel, dien("GRU", "mlp", nas=EmbeddingSearch(allow_drop=True), **EVERYTHING)),

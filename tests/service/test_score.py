@@ -180,7 +180,7 @@ def test_uplift_is_404_while_no_such_bundle_is_loaded(published: Path) -> None:
     )
     assert [(reply.status_code, reply.json()["code"]) for reply in replies] == [
         (404, "model_unknown"),
-        (404, "campaign_unknown"),
+        (404, "campaign_not_found"),
         (404, "model_unknown"),
         (422, "schema"),
     ]

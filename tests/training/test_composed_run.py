@@ -61,7 +61,7 @@ def test_sessions_find_the_gap_that_the_schema_declares(options_of: Any) -> None
     assert options_of("dsin", gap=True, session={"gap_seconds": 60.0})["session"]["gap_seconds"] == 60.0
     assert options_of("ctr", gap=True, sequence=["din", "dsin"])["sequence"]["dsin"]["gap"] == "gap"
     for network, model in (("dsin", {}), ("ctr", {"sequence": ["dsin"]})):
-        with pytest.raises(ConfigError, match="of = 'gap' and encoder = {type = 'none'}"):
+        with pytest.raises(ConfigError, match=r"of = 'gap' and encoder = {type = 'none'}"):
             options_of(network, **model)
 
 
@@ -73,7 +73,7 @@ def test_negatives_are_for_dien_alone(options_of: Any) -> None:
 
 
 def test_an_unknown_block_is_a_configuration_error_that_lists_the_known(options_of: Any) -> None:
-    with pytest.raises(ConfigError, match="'dcm' is not a block; known are all_int, .*senet"):
+    with pytest.raises(ConfigError, match=r"'dcm' is not a block; known are all_int, .*senet"):
         options_of("ctr", crossing=["dcm"])
     with pytest.raises(ConfigError, match="top: 'moe' is not known; known are mlp, mmoe"):
         options_of("din", top="moe")

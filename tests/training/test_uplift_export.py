@@ -21,7 +21,7 @@ from bundle.population import rows_from_users
 from bundle.treatment import UpliftPart
 from bundle.uplift_inputs import graph_inputs
 from tests.training.studies import study_config, trial, write_dose_ihdp
-from tests.training.test_uplift_run import NO_DOSE, three_arms, trial_config
+from tests.training.uplift_trial import NO_DOSE, three_arms, trial_config
 from training.config import TrainingConfig
 from training.errors import ExportFailed
 from training.evaluate import configuration

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +15,18 @@ import polars as pl
 import pytest
 import torch
 
-from tests.training.studies import study_config, trial, trial_mapping, write_dose_ihdp, write_ihdp
+from tests.training.studies import study_config, trial, write_dose_ihdp, write_ihdp
+from tests.training.uplift_trial import NETWORKS, NO_DOSE, SHORT, SMALL, three_arms, trial_config, weights
 from training.checkpoint import read_state
 from training.config import TrainingConfig
 from training.errors import ConfigError, DataError, Diverged, Interrupted, NullPredictor, RunError
 from training.evaluate import evaluate
 from training.fit import train
-from training.objectives.catalog import OBJECTIVES
 from training.run import RunFolder
 from training.uplift.preparation import halves
 from training.uplift.train import RunCheckpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {"epochs": 4, "patience": 2, "propensity": {"epochs": 4}}
-# What the objectives of single networks call the length of their further stages, if they have any.
-OWN: Mapping[str, Mapping[str, Any]] = {
-    "vcnet": {"epochs": 4},
-    "drnet": {"epochs": 4},
-    "dragonnet": {"epochs": 4},
-    "s_learner": {"epochs": 4},
-    "t_learner": {"epochs": 4},
-    "x_learner": {"epochs": 4},
-    "dr_learner": {"epochs": 4},
-}
-SMALL: Mapping[str, Mapping[str, Any]] = {
-    "tarnet": {"representation_layers": [8], "head_layers": [6]},
-    "cfr": {"representation_layers": [8], "head_layers": [6]},
-    "dragonnet": {"representation_layers": [8], "head_layers": [6]},
-    "s_learner": {"hidden_layers": [8]},
-    "t_learner": {"hidden_layers": [8]},
-    "x_learner": {"hidden_layers": [8], "effect_layers": [4]},
-    "dr_learner": {"hidden_layers": [8], "effect_layers": [4]},
-    "dcn_pd": {"shared_layers": [8], "head_layers": [6]},
-    "drnet": {},
-    "vcnet": {},
-}
-NETWORKS = sorted(OBJECTIVES)
-
-
-def trial_config(folder: Path, frame: pl.DataFrame | None = None, **sections: Any) -> TrainingConfig:
-    """A configuration of the made-up trial, its file written; a section given here is merged into the usual one."""
-    network = sections.get("model", {}).get("network", "tarnet")
-    folder.mkdir(parents=True, exist_ok=True)
-    (trial() if frame is None else frame).write_csv(folder / "rows.csv")
-    given = {
-        "model": {"network": network, "embedding_size": 3, **SMALL.get(network, {})},
-        "objective": dict(OWN.get(network, SHORT)),
-        "train": {"seed": 3},
-    }
-    merged = {name: {**given.get(name, {}), **sections.get(name, {})} for name in {*given, *sections}}
-    return TrainingConfig.from_mapping(trial_mapping(**merged), folder=folder)
-
-
-def weights(run: RunFolder) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in read_state(run.best_checkpoint)["network"].items()}
 
 
 def test_a_run_folder_like_any_other(tmp_path: Path) -> None:
@@ -217,30 +174,12 @@ def test_rows_that_weigh_nothing_take_no_part(tmp_path: Path) -> None:
 
 
 def test_the_outcome_is_standardised_with_the_training_rows(tmp_path: Path) -> None:
-    plain = {"label": {"bought": None, "spend": "spend"}, "treatment": {"outcome": "continuous"}}
+    plain: dict[str, Any] = {"label": {"bought": None, "spend": "spend"}, "treatment": {"outcome": "continuous"}}
     first = train(trial_config(tmp_path / "a", **plain), tmp_path / "first", progress=False)
     frame = trial().with_columns(pl.col("spend") * 64 + 1024)
     second = train(trial_config(tmp_path / "b", frame, **plain), tmp_path / "second", progress=False)
     effects = [evaluate(run, bootstrap=0).to_dict()["arms"]["letter"]["effect"]["predicted"] for run in (first, second)]
     assert effects[1] == pytest.approx(64 * effects[0], rel=1e-3)
-
-
-def three_arms(counts: tuple[int, int, int], outcome: list[int] | None = None) -> pl.DataFrame:
-    arm = np.repeat([0, 1, 2], counts)
-    total = len(arm)
-    random = np.random.default_rng(0)
-    return pl.DataFrame(
-        {
-            "person": [f"p{number}" for number in range(total)],
-            "age": random.normal(40, 10, total).round(1),
-            "city": random.choice(["oslo", "lima"], total),
-            "sent": [("nothing", "letter", "coupon")[number] for number in arm],
-            "bought": random.integers(0, 2, total) if outcome is None else outcome,
-        }
-    )
-
-
-NO_DOSE: Mapping[str, Any] = {"treatment": {"dose": None, "dose_arms": None}}
 
 
 def test_an_arm_without_rows_is_refused_unless_allowed(tmp_path: Path) -> None:
@@ -265,7 +204,10 @@ def test_a_small_arm_is_trained_and_said(tmp_path: Path) -> None:
 def test_an_arm_with_one_outcome_is_learnt_with_add_one_smoothing(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     outcome = [*random.integers(0, 2, 120).tolist(), *random.integers(0, 2, 120).tolist(), *[0] * 120]
-    sections: dict[str, Any] = {**NO_DOSE, "objective": {"epochs": 400, "patience": 0, "learning_rate": 0.01, "head_l2": 0.0}}
+    sections: dict[str, Any] = {
+        **NO_DOSE,
+        "objective": {"epochs": 400, "patience": 0, "learning_rate": 0.01, "head_l2": 0.0},
+    }
     run = train(
         trial_config(tmp_path, three_arms((120, 120, 120), outcome), **sections), tmp_path / "run", progress=False
     )

@@ -29,7 +29,7 @@ from training.progress import TrainingProgress, open_progress
 from training.run import RunFolder, write_json
 from training.threads import torch_threads
 from training.uplift.fit import fit_plan
-from training.uplift.network import build_uplift_network
+from training.uplift.network import build_uplift_network, uplift_entry
 from training.uplift.oracle import wants_truth, with_truth
 from training.uplift.plan import Plan
 from training.uplift.preparation import PreparedUplift, prepare_uplift
@@ -68,12 +68,7 @@ def train_uplift(
     run = open_run(config, run_dir, resume, config_text)
     with torch_threads(config.train.threads):
         set_seed(config.train.seed)
-        data = prepare_uplift(config, run)
-        settings = objective_settings(config)
-        if wants_truth(settings):
-            data = with_truth(data)
-        network = build_uplift_network(data.network)
-        plan = objective_plan(config, settings, network, data.train)
+        data, network, plan = begin(config, run)
         if not run.last_checkpoint.exists():
             rows = {"train": len(data.train), "valid": len(data.watched)}
             write_first_index(run, config, data.dataset, rows, sum(p.numel() for p in network.parameters()))
@@ -97,16 +92,25 @@ def train_uplift(
     return run
 
 
+def begin(config: TrainingConfig, run: RunFolder) -> tuple[PreparedUplift, nn.Module, Plan]:
+    """The rows, the network with its first weights, and what will be done with both."""
+    settings = objective_settings(config)
+    data = prepare_uplift(config, run)
+    if wants_truth(settings):
+        data = with_truth(data)
+    network = build_uplift_network(data.network)
+    return data, network, objective_plan(config, settings, network, data.train)
+
+
 def objective_settings(config: TrainingConfig) -> BaseModel:
     """What [objective] says, with the defaults of the network's objective.
 
     Raises:
-        ConfigError: naming the key that is unknown or out of its range.
+        ConfigError: naming the network, or the key, that is unknown or out of its range.
     """
     name = config.model.network
-    entry = OBJECTIVES.get(name)
-    if entry is None:
-        raise ConfigError(f"model.network: there is no objective for {name!r}")
+    uplift_entry(name)
+    entry = OBJECTIVES[name]
     try:
         return entry.settings.model_validate(config.objective)
     except ValidationError as error:
