@@ -52,6 +52,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "quality.down_sampling": Benchmark("calibration with and without undoing negative sampling"),
     "quality.census": Benchmark("AUC of two labels on Census-Income: MMoE beside a shared bottom, three seeds"),
     "quality.funnel": Benchmark("clicks and conversions in one network beside two networks"),
+    "quality.networks": Benchmark("DIN, DIEN, DSIN and the presets on MovieLens-100k"),
     "quality.tutorial": Benchmark("AUC on ready-made MovieLens-1M rows, five seeds"),
     "uplift.ihdp": Benchmark("sqrt PEHE and ATE error on IHDP, ten replications"),
     "uplift.acic": Benchmark("sqrt PEHE on ACIC-2016 beside T- and X-learners, ten simulations"),

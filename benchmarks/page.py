@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from benchmarks.page_effects import EFFECT_ROWS
+from benchmarks.page_row import Record, Row
+from benchmarks.page_tasks import TASK_ROWS
 from benchmarks.record import RESULTS
-
-Record = dict[str, Any]
 
 INTRODUCTION: Final = """# Benchmarks
 
@@ -34,17 +34,6 @@ SHORTFALLS: Final = """
   pieces with its gradient (kept), hand-written backward passes of the recurrences (kept), fused optimiser (kept),
   oneDNN on and off (no difference), other allocator thresholds (within the noise).
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """One promise: where its number comes from and what was promised."""
-
-    claim: str
-    record: str
-    bar: str
-    aim: str
-    read: Callable[[Record], str]
 
 
 def quality(record: Record) -> str:
@@ -210,7 +199,7 @@ ROWS: Final = (
 def main() -> None:
     lines = [INTRODUCTION, "| what | measured | bar | aim | record |", "|---|---|---|---|---|"]
     used: dict[str, Record] = {}
-    for row in ROWS:
+    for row in (*ROWS, *TASK_ROWS, *EFFECT_ROWS):
         path = RESULTS / f"{row.record}.json"
         if not path.exists():
             print(f"left out, no record: {row.record}")

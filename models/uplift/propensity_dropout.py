@@ -13,7 +13,9 @@ from models.layers.mlp import HiddenLayers
 LARGEST_DROP: Final = 0.95
 
 
-def drop_probability(propensity: Tensor, gamma: float, entropy_base: float = 2.0) -> Tensor:
+def drop_probability(
+    propensity: Tensor, gamma: float, entropy_base: float = 2.0, largest: float = LARGEST_DROP
+) -> Tensor:
     """1 - gamma / 2 - H / 2 with H = -sum_k g_k log g_k / log2 K: 0 for even chances and gamma 1, at most 0.95.
 
     With logarithms to base 2, K = 2 and gamma = 1 certainty drops a half and even chances drop nothing. With natural
@@ -26,7 +28,7 @@ def drop_probability(propensity: Tensor, gamma: float, entropy_base: float = 2.0
     """
     nats = -(propensity * torch.log(propensity.clamp_min(1e-30))).sum(-1)
     entropy = nats * math.log(2.0) / (math.log(entropy_base) * math.log(propensity.size(-1)))
-    return torch.clamp(1.0 - 0.5 * gamma - 0.5 * entropy, 0.0, LARGEST_DROP)
+    return torch.clamp(1.0 - 0.5 * gamma - 0.5 * entropy, 0.0, largest)
 
 
 def check_dropout(gamma: float, entropy_base: float) -> None:

@@ -127,7 +127,7 @@ class ServedVersion:
         return self._encoder.encode(rows_from_query(self.bundle.fitted, query, None)).take(None)
 
     def check_golden(self) -> None:
-        """Reproduce the logits that training computed.
+        """Reproduce the logits and the scores that training computed.
 
         Raises:
             BundleRefused: There are none, or one differs by more than ``GOLDEN_TOLERANCE``.
@@ -135,17 +135,22 @@ class ServedVersion:
         if not self.bundle.golden:
             raise BundleRefused("golden_missing", "golden.npz holds no requests to check the graph with")
         for number, row in enumerate(self.bundle.golden):
-            got = self.score(row.query, None).logits[0]
-            if got.shape != row.logits.shape:
-                raise BundleRefused(
-                    "golden_differs", f"golden row {number}: logits have another shape than in training"
-                )
-            difference = float(np.max(np.abs(got - row.logits)))
-            if not difference <= GOLDEN_TOLERANCE:
-                raise BundleRefused(
-                    "golden_differs",
-                    f"golden row {number}: a logit differs by {difference:.2g}, allowed is {GOLDEN_TOLERANCE:g}",
-                )
+            scored = self.score(row.query, None)
+            self._check_golden_part(number, "logit", scored.logits[0], row.logits)
+            for task, expected in row.scores.items():
+                # Logits alone would let a bundle through whose correction is not the one it was judged with.
+                self._check_golden_part(number, f"score of {task}", scored.probabilities[task][0], expected)
+
+    @staticmethod
+    def _check_golden_part(number: int, what: str, got: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+        if got.shape != expected.shape:
+            raise BundleRefused("golden_differs", f"golden row {number}: a {what} has another shape than in training")
+        difference = float(np.max(np.abs(got - expected)))
+        if not difference <= GOLDEN_TOLERANCE:
+            raise BundleRefused(
+                "golden_differs",
+                f"golden row {number}: a {what} differs by {difference:.2g}, allowed is {GOLDEN_TOLERANCE:g}",
+            )
 
     def warm_up(self, runs: int) -> None:
         """Score golden requests, so that the first real one finds memory and kernels ready."""

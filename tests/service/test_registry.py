@@ -168,6 +168,17 @@ def test_a_graph_that_gives_other_logits_than_in_training_is_refused(tmp_path: P
     assert refused.value.reason == "golden_differs"
 
 
+def test_a_correction_that_gives_other_scores_than_in_training_is_refused(tmp_path: Path) -> None:
+    path = tiny_bundle.publish(tmp_path / "models")
+    manifest = json.loads((path / "manifest.json").read_text())
+    task = manifest["tasks"][0]
+    manifest["correction"]["tasks"][task] = {"calibrator": {"kind": "temperature", "temperature": 3.0}}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleRefused, match=f"score of {task}") as refused:
+        load_version(path)
+    assert refused.value.reason == "golden_differs"
+
+
 def test_a_failed_version_is_tried_again_only_when_it_changed(models: Path) -> None:
     calls = Counter[str]()
 

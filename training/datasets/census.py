@@ -116,9 +116,8 @@ def read_rows(folder: Path) -> pl.DataFrame:
         )
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: a number cannot be read: {error}") from error
-    levels = [pl.col(name).cut(bounds, labels=_names(len(bounds))).cast(pl.String) for name, bounds in BOUNDS.items()]
     return rows.filter(pl.col("person") % 10 != 9).with_columns(
-        *(level.alias(f"{name}_level") for name, level in zip(BOUNDS, levels, strict=True)),
+        *(_level(name, bounds).alias(f"{name}_level") for name, bounds in BOUNDS.items()),
         pl.col("age").cast(pl.Int64).cast(pl.String).alias("age_level"),
         pl.col("weeks_worked").cast(pl.Int64).cast(pl.String).alias("weeks_level"),
         pl.col("person").cast(pl.String),
@@ -129,6 +128,7 @@ def read_rows(folder: Path) -> pl.DataFrame:
     )
 
 
-def _names(bounds: int) -> list[str]:
-    """Names of the intervals that so many bounds make."""
-    return [f"level {number}" for number in range(bounds + 1)]
+def _level(name: str, bounds: Sequence[int]) -> pl.Expr:
+    """The interval that a number falls into; a bound belongs to the lower one."""
+    above = pl.sum_horizontal((pl.col(name) > bound).cast(pl.Int64) for bound in bounds)
+    return pl.format("level {}", above)
