@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from breakages.catalogue import BREAKAGES, Breakage
+from breakages.breakage import Breakage
+from breakages.catalogue import BREAKAGES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LEFT_OUT: Final = shutil.ignore_patterns(

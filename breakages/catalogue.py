@@ -6,20 +6,10 @@ run once for every breakage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-
-@dataclass(frozen=True)
-class Breakage:
-    """Replace `old` with `new` in `file`, and at least one of `tests` (pytest node ids) has to fail."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from breakages.breakage import Breakage
+from breakages.effects import EFFECT_BREAKAGES
 
 BREAKAGES: Final[tuple[Breakage, ...]] = (
     # ids
@@ -312,4 +302,5 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         'f"{store_url} {prefix}"',
         ("tests/cli/test_store_commands.py::test_a_note_about_another_file_or_store_is_not_believed",),
     ),
+    *EFFECT_BREAKAGES,
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from breakages.catalogue import BREAKAGES, Breakage
+from breakages.breakage import Breakage
+from breakages.catalogue import BREAKAGES
 
 ROOT = Path(__file__).parents[2]
 AT_LEAST = 20

@@ -1,4 +1,4 @@
-"""The README's example of treatment effects: its TOML and its commands on a generated campaign, its request over HTTP."""
+"""The README's example of treatment effects: its TOML and commands on a generated campaign, its request over HTTP."""
 
 from __future__ import annotations
 
