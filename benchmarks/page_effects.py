@@ -43,6 +43,17 @@ def amse(record: Record) -> str:
     )
 
 
+def acic(record: Record) -> str:
+    found = record["summary"]
+    return "; ".join(
+        f"{name.replace('_', '-')} {found[name]['mean']:.3f}" for name in ("own", "t_learner", "x_learner")
+    )
+
+
+def jobs(record: Record) -> str:
+    return f"{record['mean']['risk']:.3f} (treating everybody {record['mean']['risk_of_treating_all']:.3f})"
+
+
 def structural(record: Record) -> str:
     tutorial = record["population"]["tutorial"]["50000"]
     ours = record["population"]["ours, 5000 steps"]["summary"]
@@ -81,6 +92,8 @@ EFFECT_ROWS: Final = (
     ),
     Row("Hillstrom visit, women's e-mail, Qini area", "uplift-hillstrom", ".0090", "above .0100", qini("W")),
     Row("Hillstrom visit, any e-mail, Qini area", "uplift-hillstrom", ".0040", "above .0046", qini("A")),
+    Row("Jobs, policy risk, five splits", "uplift-jobs", ".200", ".185", jobs),
+    Row("ACIC-2016, sqrt PEHE, ten simulations", "uplift-acic-2016", "below both learners", "30 % below", acic),
     Row("VCNet, AMSE of the average dose-response curve", "uplift-dose-ihdp", ".25", ".15, continuous", amse),
     Row(
         "invariant risk minimisation, structural equations",

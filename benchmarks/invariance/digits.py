@@ -215,7 +215,7 @@ def report(objective: Literal["erm", "irm"], seeds: list[int], grey: bool = Fals
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[40, 41, 42, 43, 44])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(40, 50)))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()

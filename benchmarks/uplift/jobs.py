@@ -2,8 +2,9 @@
 
     python -m benchmarks.uplift.jobs
 
-A person is treated where the predicted effect is above 0. Risk is measured on the test rows of the randomised part
-alone; which rows these are is no feature and is read after training. Treating everyone stands beside it.
+A person is treated where the predicted effect is above 0. Networks learn from the rows of the experiment and risk is
+measured on its test rows; being one of them is known beforehand and no feature. Treating everyone stands beside it. The
+configuration was chosen among eighteen networks of three or four lengths each by five-fold cross-validation on the training rows of the five splits.
 """
 
 from __future__ import annotations

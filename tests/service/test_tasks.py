@@ -1,6 +1,5 @@
 """Clicks, conversions and their product from one exported graph: each is corrected before they are multiplied."""
 
-
 import numpy as np
 import pytest
 

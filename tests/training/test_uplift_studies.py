@@ -88,14 +88,14 @@ def test_no_declaration_can_name_the_truth(tmp_path: Path, role: str, column: st
     [
         (read_ihdp, "ihdp", {"y_cfactual", "mu0", "mu1"}),
         (read_twins, "twins", {"y0", "y1", "e_true", "life_t0", "life_t1"}),
-        (read_jobs, "jobs", {"e", "split"}),
+        (read_jobs, "jobs", {"split"}),
         (read_dose_ihdp, "dose_ihdp", {"mu", "amp"}),
         (read_dose_sim, "dose_sim", {"mu"}),
     ],
 )
 def test_no_column_of_a_study_is_its_truth(read: Reader, folder: str, hidden: set[str]) -> None:
     study = read(UPLIFT_DATA / folder, None)
-    roles = {study.unit, *study.treatments, *study.doses, *study.outcomes, *study.covariates}
+    roles = {study.unit, *study.treatments, *study.doses, *study.outcomes, *study.covariates, *study.weights}
     assert not hidden & set(study.rows.columns)
     assert set(study.rows.columns) == roles
     assert study.truth is not None
@@ -178,6 +178,8 @@ def test_jobs_is_split_by_its_seed(seed: int) -> None:
     assert randomised.sum() == 722
     treated = np.concatenate([dataset.part(split).treatment for split in ("train", "valid", "test")])  # type: ignore[arg-type]
     assert treated[randomised].sum() == 297
+    weights = np.concatenate([dataset.part(split).weights["employed"] for split in ("train", "valid", "test")])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(weights, randomised)
 
 
 @needs_uplift_data("hillstrom")
@@ -202,6 +204,7 @@ def test_twins_know_both_outcomes_and_the_propensity() -> None:
     mapping["data"] = {"dataset": "twins", "path": str(UPLIFT_DATA / "twins")}
     mapping["feature"] = [{"name": "gestat", "kind": "number", "side": "user"}]
     mapping["label"] = {"died": "y"}
+    del mapping["weight"]
     dataset = load_dataset(TrainingConfig.from_mapping(mapping))
     order = np.random.default_rng(0).permutation(8000)
     assert held_out(dataset) == [str(row + 1) for row in sorted(order[6400:])]
@@ -347,6 +350,7 @@ def test_the_other_trials_load(name: str, arms: list[int], outcome: str) -> None
         "data": {"dataset": name, "path": str(folder)},
         "feature": [{"name": "age", "kind": "number", "side": "user"}],
         "label": {"outcome": outcome},
+        "weight": {},
     }
     kind = "continuous" if name == "nsw" else "binary"
     mapping["treatment"] |= {"column": treatment, "outcome": kind}

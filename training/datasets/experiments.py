@@ -138,13 +138,14 @@ def hillstrom_complete(folder: Path) -> bool:
 def read_jobs(folder: Path, replication: int | None) -> Study:
     """LaLonde's experiment joined with people who were not in it; `replication` is the seed of the split.
 
-    The truth says which rows were randomised: policies are judged on those alone.
+    Column `e`, 1 in the experiment and 0 outside of it, can weigh rows and is no covariate. The truth says the same:
+    policies are judged on the randomised rows alone.
     """
     seed = replication_of(replication, _JOBS_SEEDS, JOBS)
     given = found_csv(folder, "jobs_dw.csv", JOBS)
     given = pl.concat([given.filter(pl.col("split") == "train"), given.filter(pl.col("split") != "train")])
     covariates = tuple(name for name in given.columns if name.startswith("x"))
-    rows = numbered(given).select("unit", "t", "y", *covariates)
+    rows = numbered(given).select("unit", "t", "y", "e", *covariates)
     return Study(
         name=JOBS,
         folder=folder,
@@ -153,6 +154,7 @@ def read_jobs(folder: Path, replication: int | None) -> Study:
         treatments=("t",),
         outcomes=("y",),
         covariates=covariates,
+        weights=("e",),
         split=shuffled_split(len(rows), round(0.8 * len(rows)), seed),
         truth=Truth({"randomised": (given["e"] == 1).to_numpy()}),
     )

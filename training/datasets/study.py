@@ -29,7 +29,8 @@ class Study:
         folder: where it was read from.
         rows: the observed columns; nothing counterfactual is among them.
         unit: the column that names a person.
-        treatments, doses, outcomes, covariates: columns by role. What happened after the treatment is no covariate.
+        treatments, doses, outcomes, covariates, weights: columns by role. What happened after the treatment is no
+            covariate.
         split: of the rows, or None to split them as [data.split] says.
         truth: what evaluation may know besides.
         notes: what was left out, as counts.
@@ -43,6 +44,7 @@ class Study:
     outcomes: tuple[str, ...]
     covariates: tuple[str, ...]
     doses: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     split: SplitCodes | None = None
     truth: Truth | None = None
     notes: Mapping[str, int] = field(default_factory=dict)
@@ -86,7 +88,7 @@ def study_tables(study: Study, config: TrainingConfig) -> Tables:
         ("treatment.column", [features.treatment.column], study.treatments),
         ("treatment.dose", [features.treatment.dose], study.doses),
         ("label", features.label.values(), study.outcomes),
-        ("weight", features.weight.values(), ()),
+        ("weight", features.weight.values(), study.weights),
         ("feature", covariates, study.covariates),
     ):
         for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, model_validator
@@ -28,7 +29,27 @@ from training.uplift.plan import Loss, Phase, Plan, Stage
 from training.uplift.rows import UpliftRows
 
 
-class LearnerSettings(Schedule):
+class LearnerSchedule(Schedule):
+    """How long and how fast one regression of a learner learns, and which of its weights it keeps.
+
+    Attributes:
+        keep: ``best`` puts the weights of the lowest validation loss back, ``last`` takes them as they are after all
+            epochs: where rows are few or noisy, the validation loss chooses an epoch by chance.
+
+    Raises:
+        ValueError: if a schedule or patience is to follow a validation loss that ``last`` does not look at.
+    """
+
+    keep: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> LearnerSchedule:
+        if self.keep == "last" and (self.schedule == "plateau" or self.patience > 0):
+            raise ValueError("keep 'last' looks at no validation loss: patience must be 0 and schedule constant")
+        return self
+
+
+class LearnerSettings(LearnerSchedule):
     """Factual loss of each regression.
 
     Attributes:
@@ -42,7 +63,7 @@ class LearnerSettings(Schedule):
     propensity: PropensitySchedule = PropensitySchedule()
 
 
-class EffectSchedule(Schedule):
+class EffectSchedule(LearnerSchedule):
     """The stage of an effect network.
 
     Attributes:
@@ -126,9 +147,7 @@ def plan_dr(network: DRLearner, settings: DRLearnerSettings, train: UpliftRows) 
         stages.extend(_outside(stage, label, fold, folds) for stage in own)
     for k, name in enumerate(network.config.treatments[1:], start=1):
         scored = _scored_effect_loss(network, k, settings.clip)
-        stages.append(
-            _stage(f"effect of {name}", [network.effects[k - 1]], scored, settings.effects, settings.effects.l2)
-        )
+        stages.append(_effect_stage(f"effect of {name}", network.effects[k - 1], scored, settings.effects))
     return Plan(tuple(stages))
 
 
@@ -169,7 +188,8 @@ def _stage(
         return total + l2 * torch.stack([kernel_penalty(module) for module in modules]).sum() if l2 > 0 else total
 
     phase = Phase(name=name, parameters=parameters_of(modules), loss=penalised, arm=arm)
-    return scheduled(name, phase, loss, schedule)
+    keeps_last = isinstance(schedule, LearnerSchedule) and schedule.keep == "last"
+    return scheduled(name, phase, None if keeps_last else loss, schedule)
 
 
 def _effect_stage(name: str, module: nn.Module, loss: Loss, schedule: EffectSchedule, arm: int | None = None) -> Stage:
