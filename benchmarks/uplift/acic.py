@@ -5,7 +5,7 @@
 
 Rows, splits, validation rows and seed are the same for all three, and so are the number of members, the widths and the
 activation of every regression, its penalty, and how long and how fast it learns; the configuration's [model] and
-[objective] say them once for all. What only TARNet has is its own: shared layers, learned noise, and intercepts
+[objective] say them once for all. What only TARNet has is its own: shared layers, learned noise and intercepts that are
 fitted again. The configuration was chosen by the factual validation loss; the true effects are read after training.
 """
 

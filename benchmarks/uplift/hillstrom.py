@@ -3,8 +3,8 @@
     python -m benchmarks.uplift.hillstrom                     # test rows, both tasks
     python -m benchmarks.uplift.hillstrom --split valid --dry --set objective.effects.weight_decay=0.01
 
-Task W is the women's e-mail against none, task A any e-mail against none. The file's own split names the test rows. That
-one network answers and no ensemble was decided by four-fold cross-validation of A on the other rows. The response
+Task W is the women's e-mail against none, task A any e-mail against none. The file's own split names the test rows.
+That one network answers and no ensemble was decided by four-fold cross-validation of A on the other rows. The response
 model is a logistic regression of the visit on the features, whatever was sent: it finds who visits, not who is moved.
 """
 

@@ -4,7 +4,8 @@
 
 A person is treated where the predicted effect is above 0. Networks learn from the rows of the experiment and risk is
 measured on its test rows; being one of them is known beforehand and no feature. Treating everyone stands beside it. The
-configuration was chosen among eighteen networks of three or four lengths each by five-fold cross-validation on the training rows of the five splits.
+configuration was chosen among eighteen networks of three or four lengths each by five-fold cross-validated risk on the
+training rows of the five splits.
 """
 
 from __future__ import annotations

@@ -269,6 +269,34 @@ def test_a_folds_networks_learn_from_no_row_that_they_score() -> None:
         assert any(p.grad is not None and p.grad.any() for p in phase.parameters)
 
 
+@pytest.mark.parametrize("name", ["x_learner", "dr_learner"])
+def test_the_effects_kernels_absolute_values_are_penalised(name: str) -> None:
+    rows = random_rows(40, arms=2)
+    network = small_network(name, arms=2)
+    modules = network.effects if name == "dr_learner" else network.of_treated
+    kernels = [p.detach() for key, p in modules[0].named_parameters() if key.endswith("kernel")]
+    losses = []
+    for l1 in (0.0, 0.5):
+        plan = plan_of(name, network, rows, effects={"l1": l1, "l2": 0.0})
+        stage = next(stage for stage in plan.stages if stage.name.startswith("effect of"))
+        losses.append(float(stage.phases[0].loss(rows).detach()))
+    expected = 0.5 * sum(float(kernel.abs().sum()) for kernel in kernels)
+    assert losses[1] - losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["s_learner", "t_learner", "x_learner", "dr_learner"])
+def test_the_last_weights_are_kept_where_the_settings_say_so(name: str) -> None:
+    rows, network = random_rows(40), small_network(name)
+    best = plan_of(name, network, rows).stages
+    last = plan_of(name, network, rows, keep="last", patience=0).stages
+    assert all(stage.validation is not None for stage in best)
+    assert [stage.name for stage in last if stage.validation is None] == [
+        stage.name for stage in last if "outcome" in stage.name
+    ]
+    with pytest.raises(ValidationError, match="keep 'last' looks at no validation loss"):
+        OBJECTIVES[name].settings(keep="last")
+
+
 @pytest.mark.parametrize("name", MINE)
 def test_every_parameter_is_trained_by_some_stage(name: str) -> None:
     rows = random_rows(60)

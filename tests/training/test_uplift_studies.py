@@ -180,6 +180,7 @@ def test_jobs_is_split_by_its_seed(seed: int) -> None:
     assert treated[randomised].sum() == 297
     weights = np.concatenate([dataset.part(split).weights["employed"] for split in ("train", "valid", "test")])  # type: ignore[arg-type]
     np.testing.assert_array_equal(weights, randomised)
+    assert len(dataset.fit_columns().rows.user["x1"]) == int((dataset.part("train").weights["employed"] > 0).sum())
 
 
 @needs_uplift_data("hillstrom")

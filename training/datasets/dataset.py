@@ -191,8 +191,15 @@ class Dataset:
         return replace(part, negative_rate={task: np.full(len(part), rates[task], np.float32) for task in self.tasks})
 
     def fit_columns(self) -> FitColumns:
-        """What the declaration is fitted on: training rows only, and the item table."""
-        return FitColumns(rows=self.columns("train"), item_ids=self.item_ids, item_columns=self.item_columns)
+        """What the declaration is fitted on: training rows only, and the item table.
+
+        With treatments, a row of weight 0 is no training row: it may have been kept out as one of other people.
+        """
+        part = self.part("train")
+        rows = part.rows
+        if self.features.treatment is not None:
+            rows = rows.take(np.flatnonzero(part.weights[self.tasks[0]] != 0).astype(np.int64))
+        return FitColumns(rows=rows, item_ids=self.item_ids, item_columns=self.item_columns)
 
     def _indices(self) -> dict[str, NDArray[np.int64]]:
         return {name: np.flatnonzero(self.split == code).astype(np.int64) for code, name in enumerate(SPLITS)}
