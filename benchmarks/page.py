@@ -33,6 +33,18 @@ SHORTFALLS: Final = """
   auxiliary network is over half of all products of a step, and both sides pay for it. Tried: one pass over cache-sized
   pieces with its gradient (kept), hand-written backward passes of the recurrences (kept), fused optimiser (kept),
   oneDNN on and off (no difference), other allocator thresholds (within the noise).
+- The Qini area of any e-mail on Hillstrom stays below its bar and is not separated from a response model. On rows that
+  are not test rows, four folds gave ensembles of three .0030 and single networks .0030, so no ensemble was adopted.
+- `POST /uplift` costs more beside one DragonNet than was promised; beside an ensemble of five it does not. Reading
+  1,000 users, their columns, the reply of 600 kB and HTTP cost as much as the graph. The users are decoded in one pass
+  of C, columns are made without a loop over users, and the reply is written a matrix at a time; what is left is spread
+  over all of it. The record was made on a busy machine.
+- The funnel's conversions are underestimated on the test period (one seed): its users give more fives among liked films
+  than those before, and two separate networks are off as much.
+- Coloured digits: the form that reaches the bars is the fifth; the earlier four were seen on other test seeds and gave
+  41, 53, 56 and 58 % for IRM. Setting and steps of every run are chosen in a held-out environment of training, the form
+  was not. Two of the ten seeds lie near 52 %.
+- ACIC-2016 is 20 % better than the better learner, not 30 %.
 """
 
 
