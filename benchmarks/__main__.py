@@ -61,7 +61,7 @@ BENCHMARKS: Final[dict[str, Benchmark]] = {
     "uplift.dose_ihdp": Benchmark("AMSE of VCNet's average dose-response curve, ten sets of outcomes"),
     "uplift.dcn_pd": Benchmark("DCN-PD on IHDP: sqrt PEHE and coverage of its Monte-Carlo intervals"),
     "invariance.sem": Benchmark("invariant risk minimisation on the two-environment structural equations"),
-    "invariance.digits": Benchmark("invariant risk minimisation on coloured digits, five seeds"),
+    "invariance.digits": Benchmark("invariant risk minimisation on coloured digits, ten seeds"),
     "serving.uplift_throughput": Benchmark("POST /uplift against calling the same graph, CPU time"),
 }
 
