@@ -81,8 +81,15 @@ def demo_command(folder: Path, data: Path) -> list[str]:
 @pytest.mark.usefixtures("trial")
 def test_from_files_to_answers(tmp_path: Path, movielens_folder: Path) -> None:
     folder = tmp_path / "demo"
+    wide = {**os.environ, "COLUMNS": "160"}  # narrower tables fold their headings
     done = subprocess.run(
-        demo_command(folder, movielens_folder), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        demo_command(folder, movielens_folder),
+        cwd=ROOT,
+        env=wide,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Traceback" not in done.stderr
