@@ -38,7 +38,7 @@ SHORTFALLS: Final = """
 - `POST /uplift` costs more beside one DragonNet than was promised; beside an ensemble of five it does not. Reading
   1,000 users, their columns, the reply of 600 kB and HTTP cost as much as the graph. The users are decoded in one pass
   of C, columns are made without a loop over users, and the reply is written a matrix at a time; what is left is spread
-  over all of it. The record was made on a busy machine.
+  over all of it.
 - The funnel's conversions are underestimated on the test period (one seed): its users give more fives among liked films
   than those before, and two separate networks are off as much.
 - Coloured digits: the form that reaches the bars is the fifth; the earlier four were seen on other test seeds and gave
