@@ -160,7 +160,7 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "vocabulary and scalers are fitted on all rows",
         "training/datasets/dataset.py",
-        'FitColumns(rows=self.columns("train"),',
+        "FitColumns(rows=rows,",
         "FitColumns(rows=self.whole.rows,",
         ("tests/training/test_no_leak.py::test_vocabulary_and_scalers_come_from_training_rows",),
     ),
