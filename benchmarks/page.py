@@ -20,10 +20,10 @@ What was measured, by which command, on which machine. The table is written by `
 records in this folder; each record holds the seeds, the spread and everything else its command saw. A bar is the least
 that was promised before measuring, an aim what was hoped for.
 
-Splits, features and settings were chosen on validation rows, IHDP's on replications 11 to 20, with exceptions. The first
-four replications of IHDP were seen once before TARNet's intercepts and DCN-PD's dropout were looked at again; both were
-then judged on later ones. On ACIC-2016 true errors were printed beside the validation losses by which the penalty and
-the activation were chosen. For the coloured digits see below.
+Splits, features and settings were chosen on validation rows, IHDP's on replications 11 to 20, with exceptions. Four of
+the reported replications of IHDP were seen once before TARNet's intercepts and DCN-PD's dropout were looked at again;
+both were then judged on later ones. On ACIC-2016 true errors were printed beside the validation losses by which the
+penalty and the activation were chosen. For the coloured digits see below.
 """
 
 SHORTFALLS: Final = """
