@@ -7,6 +7,7 @@ results to :func:`write_record`, which puts those four beside them.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -36,8 +37,19 @@ def write_record(name: str, results: Mapping[str, Any], folder: Path = RESULTS) 
     """Write ``<folder>/<name>.json``: the results with the environment that produced them."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), **results}, indent=2) + "\n")
+    path.write_text(json.dumps(_standard({"environment": environment(), **results}), indent=2, allow_nan=False) + "\n")
     return path
+
+
+def _standard(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have: an interval over users of rows that have none."""
+    if isinstance(value, Mapping):
+        return {key: _standard(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_standard(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _portable(argument: str) -> str:

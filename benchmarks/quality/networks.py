@@ -4,8 +4,9 @@
 
 All networks stand in the configuration of their history: its features, pooling, folded-in item model, top and training
 are the same, and only what reads the sequence or crosses the features changes. Nothing is tuned for a single network.
-Records of earlier calls are kept: a network that is measured again replaces its own line. `--lightgbm PYTHON` names an
-interpreter that has lightgbm; the numbers that the networks see are its columns.
+What every network says about the test rows is kept in `--scores`, so that a run that was ended goes on where it was and
+every pair of networks can be compared row by row. `--lightgbm PYTHON` names an interpreter that has lightgbm; the
+numbers that the networks see are its columns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import statistics
 import subprocess
 import tempfile
 import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.runs import CONFIGS, METRICS, Answers, answers_of, data_folder, plain, shown
-from benchmarks.record import RESULTS, write_record
+from benchmarks.record import write_record
 from bundle.encode import Encoder
 from bundle.fitting import fit
 from training.config import TrainingConfig, load_config
 from training.datasets import Dataset, load_dataset
 from training.datasets.dataset import SplitName
 from training.datasets.split import SPLITS
-from training.metrics import bootstrap_intervals
+from training.metrics import bootstrap_intervals, paired_bootstrap
 from training.references import BOOSTING, ITEM_RATE, references
 from training.statistics import ItemRates, View
 from training.statistics import statistics as statistics_columns
 
+Floats = NDArray[np.float64]
 ONLY_DIEN = ("auxiliary_hidden_layers",)
 NETWORKS = ("dien", "din", "dsin", "dcn_v2", "xdeepfm", "autoint", "fibinet", "can", "dmr")
 # Seconds since the behaviour before, unscaled: what cuts a history into sessions.
@@ -63,37 +67,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--history", choices=("rated", "liked"), default="rated")
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--references", action="store_true", help="also the item rate and the boosting")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lightgbm", metavar="PYTHON", help="interpreter that has lightgbm")
     parser.add_argument("--bootstrap", type=int, default=1000, help="replicates of the intervals over users")
+    parser.add_argument("--scores", type=Path, default=Path("runs/networks"), help="where scores of test rows are kept")
     arguments = parser.parse_args()
-    name = f"quality-networks-{arguments.history}"
-    path = RESULTS / f"{name}.json"
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    table: dict[str, Any] = kept.get("networks", {})
-    beside: dict[str, Any] = kept.get("references", {})
     config_name = f"movielens-100k-{arguments.history}.toml"
-    if arguments.references:
-        beside.update(reference_lines(config_name, arguments.bootstrap))
+    folder = arguments.scores / arguments.history
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = load_dataset(load_config(CONFIGS / config_name, [f"data.path={data_folder('ml-100k')}"]))
+    table = Table(dataset, arguments.bootstrap)
+    beside: dict[str, Any] = {}
+    scores: dict[str, Floats] = {}
+    for reference in references(dataset, "test", names=(ITEM_RATE, BOOSTING)):
+        scores[reference.name] = reference.scores
+        beside[reference.name] = {"metrics": table.metrics(reference.scores)}
     if arguments.lightgbm:
-        beside["lightgbm"] = lightgbm_line(config_name, arguments.lightgbm, arguments.bootstrap)
+        scores["lightgbm"], chosen = lightgbm_scores(dataset, arguments.lightgbm)
+        beside["lightgbm"] = {"metrics": table.metrics(scores["lightgbm"]), "chosen": chosen}
+    for name, line in beside.items():
+        print(f"{arguments.history} {name:24s}", shown(line["metrics"]), flush=True)
+    found: dict[str, Any] = {}
     for network in arguments.networks:
-        table[network] = line_of(network, config_name, arguments)
-        write_record(name, {"history": arguments.history, "networks": table, "references": beside})
-    print("written:", write_record(name, {"history": arguments.history, "networks": table, "references": beside}))
+        runs = [kept_run(network, config_name, seed, folder) for seed in arguments.seeds]
+        found[network] = table.line(runs, scores)
+        print(f"{arguments.history} {network:24s}", found[network]["mean"], flush=True)
+        results = {"history": arguments.history, "networks": found, "references": beside}
+        write_record(f"quality-networks-{arguments.history}", results)
 
 
-def line_of(network: str, config_name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All seeds of one network."""
-    seeds: list[dict[str, Any]] = []
-    for seed in arguments.seeds:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training: its scores of the test rows, seconds, and what its log says."""
+
+    seed: int
+    scores: Floats
+    seconds: float
+    log: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Metrics of scores on the test rows, with intervals over users."""
+
+    dataset: Dataset
+    replicates: int
+
+    def metrics(self, scores: Floats) -> dict[str, dict[str, float]]:
+        """Metrics of one column of scores."""
+        part = self.dataset.part("test")
+        found = bootstrap_intervals(
+            part.labels["ctr"], scores, part.users, groups=part.groups, replicates=self.replicates
+        )
+        return {name: plain(found[name]) for name in METRICS}
+
+    def gain(self, scores: Floats, other: Floats) -> dict[str, dict[str, float]]:
+        """Metrics minus those of another column, paired over users."""
+        part = self.dataset.part("test")
+        found = paired_bootstrap(
+            part.labels["ctr"], scores, other, part.users, groups=part.groups, replicates=self.replicates
+        )
+        return {name: plain(found[name]) for name in METRICS}
+
+    def line(self, runs: Sequence[Run], others: Mapping[str, Floats]) -> dict[str, Any]:
+        """All seeds of one network, and its first seed against each reference."""
+        seeds = [
+            {"seed": run.seed, "metrics": self.metrics(run.scores), "training_seconds": run.seconds, "log": run.log}
+            for run in runs
+        ]
+        mean = {m: statistics.mean(seed["metrics"][m]["value"] for seed in seeds) for m in METRICS}
+        gain = {name: self.gain(runs[0].scores, other) for name, other in others.items()}
+        return {"mean": mean, "seeds": seeds, "gain": gain}
+
+
+def kept_run(network: str, config_name: str, seed: int, folder: Path) -> Run:
+    """A training, or what an earlier call kept of it."""
+    scores, about = folder / f"{network}-{seed}.npy", folder / f"{network}-{seed}.json"
+    if not about.exists():
         asked = one_run(network, config_name, seed)
-        found = asked.metrics("ctr", arguments.bootstrap)
-        seeds.append({"seed": seed, "metrics": found, "training_seconds": asked.seconds, "log": asked.log})
-        print(f"{arguments.history} {network:8s} seed {seed}", shown(found), asked.seconds, flush=True)
-    mean = {m: statistics.mean(seed["metrics"][m]["value"] for seed in seeds) for m in METRICS}
-    return {"mean": mean, "seeds": seeds}
+        np.save(scores, asked.probabilities["ctr"])
+        about.write_text(json.dumps({"seconds": asked.seconds, "log": asked.log}))
+    kept = json.loads(about.read_text())
+    return Run(seed, np.load(scores), kept["seconds"], kept["log"])
 
 
 def one_run(network: str, config_name: str, seed: int) -> Answers:
@@ -114,27 +169,11 @@ def one_run(network: str, config_name: str, seed: int) -> Answers:
     return answers_of(TrainingConfig.from_mapping(mapping), "test")
 
 
-def reference_lines(config_name: str, replicates: int) -> dict[str, Any]:
-    """The item rate and the boosting on statistics, on the same test rows."""
-    dataset = load_dataset(load_config(CONFIGS / config_name, [f"data.path={data_folder('ml-100k')}"]))
-    part = dataset.part("test")
-    found: dict[str, Any] = {}
-    for reference in references(dataset, "test", names=(ITEM_RATE, BOOSTING)):
-        metrics = bootstrap_intervals(
-            part.labels["ctr"], reference.scores, part.users, groups=part.groups, replicates=replicates
-        )
-        found[reference.name] = {name: plain(metrics[name]) for name in METRICS}
-        print(f"{reference.name:24s}", shown(found[reference.name]), flush=True)
-    return found
-
-
-def lightgbm_line(config_name: str, python: str, replicates: int) -> dict[str, Any]:
+def lightgbm_scores(dataset: Dataset, python: str) -> tuple[Floats, dict[str, Any]]:
     """LightGBM on the columns that the networks see of a row: every number, the item's rate and its codes.
 
     Leaves and rate are chosen on the validation rows among six pairs.
     """
-    config = load_config(CONFIGS / config_name, [f"data.path={data_folder('ml-100k')}"])
-    dataset = load_dataset(config)
     encoder = Encoder(fit(dataset.features, dataset.fit_columns()))
     columns: dict[str, Any] = {}
     for split in SPLITS:
@@ -150,15 +189,10 @@ def lightgbm_line(config_name: str, python: str, replicates: int) -> dict[str, A
         said = subprocess.run(
             [python, "-c", LIGHTGBM, str(given), str(answered)], check=True, capture_output=True, text=True
         )
-        scores = np.load(answered)["test"]
-    part = dataset.part("test")
-    metrics = bootstrap_intervals(part.labels["ctr"], scores, part.users, groups=part.groups, replicates=replicates)
-    found = {name: plain(metrics[name]) for name in METRICS}
-    print(f"{'lightgbm':24s}", shown(found), said.stdout.strip(), flush=True)
-    return {**found, "chosen": json.loads(said.stdout)}
+        return np.load(answered)["test"], json.loads(said.stdout)
 
 
-def statistics_of(dataset: Dataset, split: SplitName) -> NDArray[np.float64]:
+def statistics_of(dataset: Dataset, split: SplitName) -> Floats:
     """The statistics of item and history that the references are fitted on."""
     view = View.of(dataset)
     labels, weights = dataset.whole.labels["ctr"].astype(np.float64), dataset.whole.weights["ctr"].astype(np.float64)
