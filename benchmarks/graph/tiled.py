@@ -20,8 +20,9 @@ from models.ctr import DIENModel
 from models.ctr.fields import Inputs
 from models.inputs import INPUT_NAMES
 from models.layers.masks import masked_softmax
-from training.graph.onnx import OPSET
-from training.graph.recurrence_onnx import translations
+from training.graph.expansion import OPSET
+from training.graph.onnx import publish
+from training.graph.opaque import translations
 from training.graph.upstream_noise import silenced
 
 _DOMAIN = Opset("tiled", 1)
@@ -99,16 +100,18 @@ def export_tiled(model: DIENModel, path: Path, example: tuple[Tensor, ...]) -> N
     """Write the history-repeated graph for any number of rows, with the history's length of the example."""
     rows = torch.export.Dim("rows")
     with silenced(), torch.no_grad():
-        torch.onnx.export(
+        program = torch.onnx.export(
             TiledDIEN(model).eval(),
             example,
-            str(path),
             dynamo=True,
             input_names=list(INPUT_NAMES),
             output_names=["logits"],
             dynamic_shapes=(tuple({0: rows} for _ in INPUT_NAMES),),
             custom_translation_table={**translations(), torch.ops.tiled.augru.default: augru_scan},
             opset_version=OPSET,
-            external_data=False,
+            optimize=False,
             verbose=False,
         )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    publish(program, path)

@@ -105,6 +105,10 @@ class ReLU(nn.Module):
             kept = torch.clamp(kept, max=self.max_value)
         return kept
 
+    def is_plain(self) -> bool:
+        """Whether this is max(x, 0), without any option."""
+        return self.max_value is None and self.negative_slope == 0.0 and self.threshold == 0.0
+
     def parameters_of_name(self) -> dict[str, float | None]:
         """What rebuilds this activation, apart from its name."""
         return {"max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold}

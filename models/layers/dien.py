@@ -9,10 +9,11 @@ from models.layers.advanced_activations import Activation
 from models.layers.dense import Dense
 from models.layers.gru import GRU
 from models.layers.initializers import Initializer, initialize
+from models.layers.interest_operators import Scoring, evolved_interest
 from models.layers.masks import step_mask
 from models.layers.recurrent import AIGRU, AGRUCell
 from models.layers.regularization import Regularized, Regularizer
-from models.layers.target_attention import BilinearAttention, InterestAttention, bilinear_scores
+from models.layers.target_attention import BilinearAttention, InterestAttention, attended_by, bilinear_scores
 
 EVOLUTIONS = ("GRU", "AIGRU", "AGRU", "AUGRU")
 ATTENTIONS = ("mlp", "bilinear")
@@ -108,6 +109,24 @@ class SteeredUpdates(nn.Module):
     def forward(self, states: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
         """(B, C, H) of states (B, T, H), scores (B, C, T) and mask (B, T)."""
         return self.cell.run_to_end(states, scores, None, mask)
+
+    def steered(self, queries: Tensor, states: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
+        """The same with the attention of queries (B, C, Q) in it, as one operator."""
+        cell = self.cell
+        gates_bias, bias_n = cell.biases()
+        interest: Tensor = evolved_interest(
+            queries,
+            states,
+            mask,
+            scoring.tensors,
+            cell.weight_ih,
+            gates_bias,
+            cell.weight_hh,
+            bias_n,
+            scoring.activation,
+            scoring.scale,
+        )
+        return interest
 
 
 class Unchanged(nn.Module):
@@ -207,11 +226,24 @@ class Interest(nn.Module):
                 f"query must be (B, {self.input_size}) or (B, C, {self.input_size}), got {list(query.shape)}"
             )
         targets = query.unsqueeze(1) if query.dim() == 2 else query
-        attended = self.second_gru(self.dropout(states), mask)
-        scores = self.attention(self.bridge(targets), attended, mask)
-        interest: Tensor = self.interest_evolution(attended, scores, mask)
+        interest = self._evolved(self.bridge(targets), self.second_gru(self.dropout(states), mask), mask)
         if query.dim() == 2:
             return interest.squeeze(1)
+        return interest
+
+    def _evolved(self, targets: Tensor, attended: Tensor, mask: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._attention_then_evolution(targets, attended, mask)
+        if torch.compiler.is_exporting() and not self.training:
+            scoring: Scoring | None = self.attention.scoring()  # type: ignore[operator]
+            if scoring is not None and isinstance(self.interest_evolution, SteeredUpdates):
+                return self.interest_evolution.steered(targets, attended, mask, scoring)
+            if scoring is not None and isinstance(self.interest_evolution, WeightedSum):
+                return attended_by(targets, attended, mask, scoring, "softmax")
+        return self._attention_then_evolution(targets, attended, mask)
+
+    def _attention_then_evolution(self, targets: Tensor, attended: Tensor, mask: Tensor) -> Tensor:
+        interest: Tensor = self.interest_evolution(attended, self.attention(targets, attended, mask), mask)
         return interest
 
 

@@ -131,13 +131,18 @@ class BatchNorm(nn.Module):
                 )
                 return normalized.view_as(x)
         # One scale and one shift: cheaper than batch_norm on many axes, and without its demand for axis 1.
+        scale, shift = self.running_affine()
+        return x * scale + shift
+
+    def running_affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (num_features,) that evaluation mode applies."""
         scale = torch.rsqrt(self.running_var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
         shift = -self.running_mean * scale
         if self.bias is not None:
             shift = shift + self.bias
-        return x * scale + shift
+        return scale, shift
 
     def _renormalized(self, rows: Tensor) -> Tensor:
         mean = rows.mean(0)

@@ -165,10 +165,14 @@ class AGRUCell(Regularized):
 
     def _gates(self, inputs: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Input half (T, G*H, B) of all steps, and the bias that stays inside the reset product (H,)."""
+        bias, bias_n = self.biases()
+        return attention_gru.input_half(blank_padding(inputs, real), self.weight_ih, bias), bias_n
+
+    def biases(self) -> tuple[Tensor, Tensor]:
+        """What joins the input half (G*H,), and what stays inside the reset product (H,)."""
         split = self.bias_hh.size(0) - self.units
         bias_n = self.bias_hh[split:]
-        bias = self.bias_ih + torch.cat([self.bias_hh[:split], torch.zeros_like(bias_n)])
-        return attention_gru.input_half(blank_padding(inputs, real), self.weight_ih, bias), bias_n
+        return self.bias_ih + torch.cat([self.bias_hh[:split], torch.zeros_like(bias_n)]), bias_n
 
     def _prepare(
         self, inputs: Tensor, att_scores: Tensor, init_state: Tensor | None, mask: Tensor | None

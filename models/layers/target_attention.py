@@ -1,14 +1,8 @@
 """Attention of a target over a history: DIN's raw scores, DIEN's softmax scores.
 
-Both score a pair by a small network on [q, k, q - k, q * k]. Its first layer is linear, so
+Both score a pair by a small network on [q, k, q - k, q * k], whose first layer is ``models.layers.pairs``.
 
-    [q, k, q - k, q * k] W = q (Wq + Wd) + k (Wk - Wd) + (q * k) Wp
-
-and nothing of width 4 D is ever built. Many targets against one history take this further: q is a common factor of
-the first and the last term, which makes the layer of all pairs one product of the targets with a matrix that depends
-on the history alone.
-
-Letters: B rows (or users), C targets of a row, T steps, D width, J units of the first layer, M real pairs.
+Letters: B rows (or users), C targets of a row, T steps, D width.
 """
 
 from collections.abc import Sequence
@@ -21,67 +15,11 @@ from models.layers import advanced_activations
 from models.layers.advanced_activations import Activation
 from models.layers.dense import Dense
 from models.layers.initializers import Initializer
+from models.layers.interest_operators import BILINEAR, Scoring, network_scoring, target_interest
 from models.layers.masks import blank_padding, masked_softmax, step_mask
 from models.layers.mlp import MLP, HiddenLayers
+from models.layers.pairs import all_pairs_affine, chosen_pairs_affine
 from models.layers.regularization import Regularized, Regularizer
-
-
-def all_pairs_affine(kernel: Tensor, bias: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """First affine map of every pair.
-
-    Args:
-        kernel: (4 D, J).
-        bias: (J,).
-        queries: (B, C, D).
-        keys: (B, T, D).
-
-    Returns:
-        (B, C, T, J).
-    """
-    of_query, of_key, of_difference, of_product = kernel.chunk(4)
-    from_keys = torch.matmul(keys, of_key - of_difference) + bias  # (B, T, J)
-    from_query = of_query + of_difference
-    if _history_first(queries.size(1), kernel.size(1)):
-        per_history = keys.transpose(1, 2).unsqueeze(-1) * of_product.unsqueeze(1) + from_query.unsqueeze(1)
-        from_pairs = torch.matmul(queries, per_history.flatten(2))
-        from_pairs = from_pairs.view(queries.size(0), queries.size(1), keys.size(1), kernel.size(1))
-        return from_pairs + from_keys.unsqueeze(1)
-    from_pairs = torch.matmul(queries.unsqueeze(2) * keys.unsqueeze(1), of_product)
-    return from_pairs + (torch.matmul(queries, from_query).unsqueeze(2) + from_keys.unsqueeze(1))
-
-
-def _history_first(targets: int, units: int) -> bool:
-    # With few targets the matrix of a history would be larger than its pairs.
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
-        return 2 * targets > units
-    # An exporter cannot choose at run time, and a graph is served one user and many candidates at a time.
-    if torch.compiler.is_exporting():
-        return True
-    return 2 * targets > units
-
-
-def chosen_pairs_affine(kernel: Tensor, bias: Tensor, queries: Tensor, keys: Tensor, pairs: Tensor) -> Tensor:
-    """First affine map of some pairs.
-
-    Args:
-        kernel: (4 D, J).
-        bias: (J,).
-        queries: (B, C, D).
-        keys: (B, T, D).
-        pairs: indices (M, 3) into B, C and T.
-
-    Returns:
-        (M, J).
-    """
-    of_query, of_key, of_difference, of_product = kernel.chunk(4)
-    query_rows = pairs[:, 0] * queries.size(1) + pairs[:, 1]
-    key_rows = pairs[:, 0] * keys.size(1) + pairs[:, 2]
-    flat_queries, flat_keys = queries.flatten(0, 1), keys.flatten(0, 1)
-    chosen_queries = flat_queries.index_select(0, query_rows)
-    chosen_keys = flat_keys.index_select(0, key_rows)
-    from_queries = torch.addmm(bias, flat_queries, of_query + of_difference).index_select(0, query_rows)
-    with_keys = torch.addmm(from_queries, chosen_keys, of_key - of_difference)
-    return torch.addmm(with_keys, chosen_queries * chosen_keys, of_product)
 
 
 def _check(queries: Tensor, keys: Tensor, width: int) -> None:
@@ -182,18 +120,37 @@ class DIN(Regularized):
         """Interest, or the weighted steps."""
         _check(queries, keys, self.embedding_dim)
         real = step_mask(mask, keys)
-        clean = blank_padding(keys, real)
         targets = queries.unsqueeze(1) if queries.dim() == 2 else queries
-        scores = self._scores(targets, clean, real)
-        if self.decay:
-            scores = scores / self.embedding_dim**0.5
-        if self.mode == "sum":
-            interest = torch.matmul(scores, clean)
-        else:
-            interest = scores.unsqueeze(-1) * clean.unsqueeze(1)
+        interest = self._interest(targets, keys, real)
         if queries.dim() == 2:
             return interest.squeeze(1)
         return interest
+
+    def scoring(self) -> Scoring | None:
+        """How pairs are scored in evaluation mode, for ``interest_operators``; None where those do not know it."""
+        tower = self.dense_tower
+        scale = self.embedding_dim**-0.5 if self.decay else 1.0
+        last = tower.dense[-1]
+        if self.mode != "sum" or len(tower.dense) < 2 or not isinstance(last, Dense):
+            return None
+        return network_scoring(tower.dense[:-1], tower.bn[:-1], tower.act[:-1], last, scale)
+
+    def _interest(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._weighted(queries, blank_padding(keys, real), real)
+        if torch.compiler.is_exporting() and not self.training:
+            scoring = self.scoring()
+            if scoring is not None:
+                return attended_by(queries, keys, real, scoring, "sum")
+        return self._weighted(queries, blank_padding(keys, real), real)
+
+    def _weighted(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
+        scores = self._scores(queries, keys, real)
+        if self.decay:
+            scores = scores / self.embedding_dim**0.5
+        if self.mode == "sum":
+            return torch.matmul(scores, keys)
+        return scores.unsqueeze(-1) * keys.unsqueeze(1)
 
     def _scores(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
         kernel, bias = self.dense_tower.first_affine()
@@ -257,13 +214,30 @@ class InterestAttention(nn.Module):
         """Scores, or the sum that they weight."""
         _check(query, keys, self.input_size)
         real = step_mask(mask, keys)
-        clean = blank_padding(keys, real)
         targets = query.unsqueeze(1) if query.dim() == 2 else query
-        attention = masked_softmax(self._raw_scores(targets, clean, real), real.unsqueeze(1))
-        result = attention if self.return_scores else torch.matmul(attention, clean)
+        result = self._attended(targets, keys, real)
         if query.dim() == 2:
             return result.squeeze(1)
         return result
+
+    def scoring(self) -> Scoring | None:
+        """How pairs are scored in evaluation mode, for ``interest_operators``; None where those do not know it."""
+        return network_scoring(self.mlp.dense, self.mlp.bn, self.mlp.act, self.fc, self.input_size**-0.5)
+
+    def _attended(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._weighted(queries, blank_padding(keys, real), real)
+        if torch.compiler.is_exporting() and not self.training and not self.return_scores:
+            scoring = self.scoring()
+            if scoring is not None:
+                return attended_by(queries, keys, real, scoring, "softmax")
+        return self._weighted(queries, blank_padding(keys, real), real)
+
+    def _weighted(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
+        attention = masked_softmax(self._raw_scores(queries, keys, real), real.unsqueeze(1))
+        if self.return_scores:
+            return attention
+        return torch.matmul(attention, keys)
 
     def _raw_scores(self, queries: Tensor, keys: Tensor, real: Tensor) -> Tensor:
         scale = self.input_size**-0.5
@@ -309,6 +283,10 @@ class BilinearAttention(nn.Module):
         """Scores."""
         return bilinear_scores(query, keys, self.attention_weight, step_mask(mask, keys))
 
+    def scoring(self) -> Scoring | None:
+        """How pairs are scored, for ``interest_operators``."""
+        return Scoring(BILINEAR, [self.attention_weight], 1.0)
+
 
 def bilinear_scores(queries: Tensor, keys: Tensor, weight: Tensor, real: Tensor) -> Tensor:
     """Masked softmax of k_t . (W q): queries (B, Q) or (B, C, Q), keys (B, T, H), weight (H, Q), real (B, T)."""
@@ -319,3 +297,9 @@ def bilinear_scores(queries: Tensor, keys: Tensor, weight: Tensor, real: Tensor)
     if queries.dim() == 2:
         return attention.squeeze(1)
     return attention
+
+
+def attended_by(queries: Tensor, keys: Tensor, real: Tensor, scoring: Scoring, mode: str) -> Tensor:
+    """The operator ``target_interest`` on what a layer holds: the interest (B, C, D)."""
+    interest: Tensor = target_interest(queries, keys, real, scoring.tensors, scoring.activation, mode, scoring.scale)
+    return interest

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from models.inputs import INPUT_NAMES
 from tests.graph.cases import CASES
 from tests.models.examples import lively
-from training.graph.onnx import export_onnx
+from training.graph.onnx import export_program, publish
 from training.graph.torchscript import export_torchscript
 from training.graph.upstream_noise import silenced
 
@@ -28,6 +29,7 @@ class Exported:
         self.onnx_path = folder / f"{name}.onnx"
         self.torchscript_path = folder / f"{name}.ts"
         self._runs: dict[str, Run] = {}
+        self.opaque: ir.Model | None = None  # as the exporter leaves it, with operators as single nodes
 
     def run(self, engine: str) -> Run:
         if engine not in self._runs:
@@ -40,7 +42,9 @@ class Exported:
         return onnxruntime.InferenceSession(str(self.onnx_path), options)
 
     def _open_onnx(self) -> Run:
-        export_onnx(self.eager, self.onnx_path)
+        program = export_program(self.eager)
+        self.opaque = program.model.clone()
+        publish(program, self.onnx_path)
         session = self.session()
 
         def run(*inputs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import DIEN, DIN, DMR_U2I, AuxiliaryLoss, Interest, InterestAttention
-from models.layers.target_attention import all_pairs_affine, chosen_pairs_affine
+from models.layers.pairs import all_pairs_affine, chosen_pairs_affine
 from tests.models import references
 from training.graph.upstream_noise import silenced
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from models import layers
 from models.layers.column_weights import ColumnWeighted
 from tests.models.layer_table import CASES, Given, LayerCase
-from training.graph.onnx import OPSET
-from training.graph.recurrence_onnx import translations
+from training.graph.expansion import OPSET
+from training.graph.onnx import publish
+from training.graph.opaque import translations
 from training.graph.upstream_noise import silenced
 
 # Not layers: functions, tested with their users, and a declaration.
@@ -202,10 +203,11 @@ def exported(group: list[str], path: Path) -> tuple[nn.Module, Callable[[list[An
             dynamic_shapes=([[free(given) for given in CASES[name].inputs] for name in group],),
             custom_translation_table=dict(translations()),
             opset_version=OPSET,
+            optimize=False,
             verbose=False,
         )
     assert program is not None
-    program.save(str(path))
+    publish(program, path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options)

@@ -111,7 +111,7 @@ def test_a_graph_is_the_network_for_any_block_of_users(
     arrays = opened.encoder.encode(opened.dataset.part("test").rows).take(np.arange(users))
     with torch.no_grad():
         expected = opened.network(*to_tensors(arrays)).double().numpy()
-    graph = open_graph(kind, bundle.graph_bytes(kind))
+    graph = open_graph(kind, bundle.graph(kind).content)
     assert largest_difference(graph(arrays), expected) <= 1e-5
 
 

@@ -98,7 +98,7 @@ def test_every_graph_gives_the_networks_outputs_for_other_people(
     bundle = open_bundle(published[name].path)
     part, network = published[name].part, published[name].opened.network
     inputs, names = [spec.name for spec in bundle.manifest.inputs], [spec.name for spec in bundle.manifest.outputs]
-    graph = open_outputs(kind, bundle.graph_bytes(kind), inputs, names)
+    graph = open_outputs(kind, bundle.graph(kind).content, inputs, names)
     whole = published[name].opened.dataset.part("train").rows
     for users in (1, 2, 5, 33):
         encoded = bundle.encoder.encode(whole.take(np.arange(users)))
@@ -119,7 +119,7 @@ def test_every_graph_gives_the_networks_outputs_for_other_people(
 def test_golden_requests_come_back_and_are_varied(name: str, kind: str, published: Mapping[str, Published]) -> None:
     bundle, part = open_bundle(published[name].path), published[name].part
     inputs, names = [spec.name for spec in bundle.manifest.inputs], [spec.name for spec in bundle.manifest.outputs]
-    graph = open_outputs(kind, bundle.graph_bytes(kind), inputs, names)
+    graph = open_outputs(kind, bundle.graph(kind).content, inputs, names)
     rows = bundle.uplift_golden
     assert len(rows) >= 12
     assert {len(row.query.users) for row in rows} >= {1, 2, 24}
@@ -178,7 +178,7 @@ def test_the_second_graph_gives_the_networks_samples(name: str, published: Mappi
         eager = opened.network.sample(*tensors).numpy()  # type: ignore[operator]
     assert eager.shape == (6 if name == "dcn_pd" else 3, 9, 3)
     for kind in ENGINES:
-        graph = open_outputs(kind, bundle.samples_bytes(kind), signature.inputs, signature.outputs)
+        graph = open_outputs(kind, bundle.samples_graph(kind).content, signature.inputs, signature.outputs)
         np.testing.assert_allclose(graph(given)["samples"], eager, rtol=1e-5, atol=1e-5)
     assert eager.std(axis=0).max() > 0
 

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import onnx_ir as ir
+import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 
 from models.inputs import InputLayout
-from training.graph.recurrence_onnx import translations
+from training.graph.expansion import OPSET, expand
+from training.graph.opaque import translations
 from training.graph.signature import GraphSignature, click_signature
 from training.graph.upstream_noise import silenced
 
-OPSET = 18
 LARGEST_SINGLE_FILE_BYTES = 1_500_000_000
+# Of a constant that is folded: kernels of any layer, no table.
+FOLDED_BYTES = 1_000_000
 
 
 def export_onnx(
@@ -20,14 +24,19 @@ def export_onnx(
     example: tuple[Tensor, ...] | None = None,
     signature: GraphSignature | None = None,
 ) -> None:
-    """Write a network as an ONNX file.
+    """Write a network as an ONNX file: ``export_program``, then ``publish``."""
+    publish(export_program(model, example, signature), path)
 
-    All inputs are in the graph, also those that the network does not read. Weights are inside the file unless it
-    would pass 1.5 GB; then they are beside it, in ``<path>.data``.
+
+def export_program(
+    model: nn.Module, example: tuple[Tensor, ...] | None = None, signature: GraphSignature | None = None
+) -> torch.onnx.ONNXProgram:
+    """A network in ONNX, not optimised, with attention, evolution and GRU as the single nodes of ``opaque``.
+
+    All inputs are in the graph, also those that the network does not read.
 
     Args:
         model: takes and returns what the signature says; exported in evaluation mode, its own mode is left as it was.
-        path: of the file.
         example: inputs to trace with; made from the signature by default. Dynamic axes must be at least 2 and differ.
         signature: by default that of a network of users and candidates with ``model.config.layout``.
 
@@ -50,14 +59,31 @@ def export_onnx(
                 dynamic_shapes=known.dynamic_shapes(),
                 custom_translation_table=dict(translations()),
                 opset_version=OPSET,
+                optimize=False,
                 verbose=False,
             )
     finally:
         model.train(was_training)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return program
+
+
+def publish(program: torch.onnx.ONNXProgram, path: Path | str) -> None:
+    """Write what ``export_program`` made as a file in plain ONNX, optimised.
+
+    Weights are inside the file unless it would pass 1.5 GB; then they are beside it, in ``<path>.data``.
+    """
+    expand(program.model)
+    program.model = optimised(program.model)
+    size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(str(path), external_data=size > LARGEST_SINGLE_FILE_BYTES)
+
+
+def optimised(model: ir.Model) -> ir.Model:
+    """The same model with its functions inlined and what is constant folded, but for what would copy a table."""
+    with silenced():
+        return onnxscript.optimizer.optimize(model, input_size_limit=FOLDED_BYTES, output_size_limit=FOLDED_BYTES)
 
 
 def _layout_of(model: nn.Module) -> InputLayout:
