@@ -24,6 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar on $(PIP_ARGS) --constraint constraints.txt --editable '.[train,torchscript,dev]'
+	@$(BIN)/python -m service.engines.kernel.build --optional
+	@$(BIN)/python -m service.text.build --optional
 	@touch $@
 
 demo: $(STAMP) ## train on MovieLens-100k and a trial, export, serve, ask for real users (minutes)

@@ -54,6 +54,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _python()
     yield from _packages()
     yield _torch()
+    yield _kernel(settings.models.kernel)
     yield _guarded("store", lambda: asyncio.run(_store(settings)), "start it, or give another --store")
     yield _guarded("model store", lambda: _model_store(settings.models.dir), "export a run into it")
     yield _port(settings.server.host, settings.server.port)
@@ -104,6 +105,23 @@ def _torch() -> Finding:
             "pip install 'ctrlift[train]'",
         )
     return Finding("torch", "ok", version("torch"))
+
+
+def _kernel(choice: str) -> Finding:
+    """Which instruction set the compiled operators run with, or why ONNX Runtime does their work."""
+    from service.engines.kernel.library import KernelUnavailable, worthwhile_library
+
+    if choice == "off":
+        return Finding("kernel", "ok", "models.kernel is off, ONNX Runtime does its work")
+    try:
+        return Finding("kernel", "ok", f"compiled attention and recurrence, {worthwhile_library().name}")
+    except KernelUnavailable as error:
+        return Finding(
+            "kernel",
+            "warn",
+            f"ONNX Runtime does its work: {error}",
+            "install a C++ compiler, then python -m service.engines.kernel.build",
+        )
 
 
 def _guarded(check: str, look: Callable[[], Finding], do: str) -> Finding:
