@@ -8,6 +8,8 @@ from enum import Enum
 
 from service.settings import BreakerSettings
 
+_SLICES = 10
+
 
 class State(Enum):
     """Closed lets every call through, open none, half-open exactly one probe."""
@@ -15,6 +17,33 @@ class State(Enum):
     CLOSED = 0
     HALF_OPEN = 1
     OPEN = 2
+
+
+class _Window:
+    """Counts calls and failures of the last seconds in slices of a tenth: its size does not grow with the load."""
+
+    def __init__(self, seconds: float) -> None:
+        self._slice_s = seconds / _SLICES
+        self._slices: deque[list[int]] = deque()  # number, calls, failures; oldest first
+        self.calls = self.failures = 0
+
+    def add(self, now: float, *, failed: bool) -> None:
+        number = int(now / self._slice_s)
+        slices = self._slices
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+            while slices[0][0] < number - _SLICES:
+                _, calls, failures = slices.popleft()
+                self.calls -= calls
+                self.failures -= failures
+        slices[-1][1] += 1
+        slices[-1][2] += failed
+        self.calls += 1
+        self.failures += failed
+
+    def clear(self) -> None:
+        self._slices.clear()
+        self.calls = self.failures = 0
 
 
 class Breaker:
@@ -28,8 +57,7 @@ class Breaker:
     def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._outcomes: deque[tuple[float, bool]] = deque()
-        self._failed_in_window = 0
+        self._window = _Window(settings.window_s)
         self._failures_in_row = 0
         self._retry_at = 0.0
         self.state = State.CLOSED
@@ -49,19 +77,17 @@ class Breaker:
         """The call was answered; a probe's answer closes the breaker."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
-            self._outcomes.clear()
-            self._failed_in_window = 0
+            self._window.clear()
         self._failures_in_row = 0
-        self._record(failed=False)
+        self._window.add(self._clock(), failed=False)
 
     def failure(self) -> None:
         """The call failed; a failed probe, or too many failures, open the breaker."""
         self._failures_in_row += 1
-        self._record(failed=True)
-        limits = self._settings
-        calls = len(self._outcomes)
+        window, limits = self._window, self._settings
+        window.add(self._clock(), failed=True)
         tripped = self._failures_in_row >= limits.failures or (
-            calls >= limits.min_calls and self._failed_in_window >= limits.ratio * calls
+            window.calls >= limits.min_calls and window.failures >= limits.ratio * window.calls
         )
         if self.state is State.HALF_OPEN:
             self.state = State.OPEN  # the next probe is due as long after this one began as `allow` has set
@@ -69,10 +95,3 @@ class Breaker:
             self.state = State.OPEN
             # Jitter: the processes of a fleet should not all probe in the same moment.
             self._retry_at = self._clock() + limits.open_s * random.uniform(0.9, 1.1)
-
-    def _record(self, *, failed: bool) -> None:
-        now = self._clock()
-        self._outcomes.append((now, failed))
-        self._failed_in_window += failed
-        while self._outcomes and self._outcomes[0][0] < now - self._settings.window_s:
-            self._failed_in_window -= self._outcomes.popleft()[1]

@@ -11,7 +11,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from service.behaviours.base import StoreError
-from service.behaviours.connections import CLIENT_NAME, FAILURES, Argument, finish_within
+from service.behaviours.commands import CLIENT_NAME, Argument
+from service.behaviours.patience import finish_within
+from service.behaviours.pooled import FAILURES, reply_error
 from service.settings import StoreSettings
 
 
@@ -52,7 +54,7 @@ class ClusterCommands:
         try:
             return await self._client.execute_command(*command)
         except ResponseError as error:
-            return error
+            return reply_error(error)
 
     async def _guarded(self, work: Any, seconds: float) -> Any:
         try:

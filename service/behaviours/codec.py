@@ -1,34 +1,58 @@
 """Stored bytes to values and back: behaviours in the record format of ``bundle``, features as one JSON object."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import orjson
 
-from bundle.behaviours import RECORD, Events, records, unpack
+from bundle.behaviours import RECORD, Events, records, unpack, unpack_rows
 from bundle.errors import CorruptRecord
 from service.behaviours.base import Event, Features, UserData, no_events
 
 # Features are a few dozen scalars; a value beyond this is damage, and parsing it would hold the event loop.
 _MAX_FEATURE_BYTES = 64 * 1024
+_NO_EVENTS = no_events()
 
 
 def decode_user(sequence: bytes | None, features: bytes | None, max_events: int) -> UserData:
     """One user from the two stored values; what cannot be decoded is left out and counted, never raised."""
     corrupt = 0
-    events = no_events()
+    events = _NO_EVENTS
     if sequence is not None:
         try:
             events = unpack(sequence, max_events)
         except CorruptRecord:
-            corrupt += 1
-    values: Features = {}
-    if features is not None:
-        try:
-            values = _decode_features(features)
-        except CorruptRecord:
-            corrupt += 1
-    return UserData(events, values, corrupt)
+            corrupt = 1
+    return _with_features(events, features, corrupt)
+
+
+def decode_users(
+    sequences: Sequence[bytes | None], features: Sequence[bytes | None], max_events: int
+) -> tuple[UserData, ...]:
+    """Many users at once, each as ``decode_user`` gives it; their behaviours are slices of one log."""
+    if len(sequences) == 1:
+        return (decode_user(sequences[0], features[0], max_events),)
+    behaviours, wrong = unpack_rows(sequences, max_events)
+    log = behaviours.events
+    slices = zip(behaviours.start.tolist(), behaviours.stop.tolist(), strict=True)
+    corrupt = [0] * len(sequences)
+    for row in wrong:
+        corrupt[row] = 1
+    rows = zip(slices, features, corrupt, strict=True)
+    return tuple(
+        _with_features(log[start:stop] if start < stop else _NO_EVENTS, stored, bad)
+        for (start, stop), stored, bad in rows
+    )
+
+
+def _with_features(events: Events, features: bytes | None, corrupt: int) -> UserData:
+    if features is None:
+        return UserData(events, {}, corrupt)
+    try:
+        return UserData(events, _decode_features(features), corrupt)
+    except CorruptRecord:
+        return UserData(events, {}, corrupt + 1)
 
 
 def encode_features(features: Features) -> bytes:
@@ -52,15 +76,17 @@ def _decode_features(data: bytes) -> Features:
         values = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise CorruptRecord("the stored features are not JSON") from error
-    if not isinstance(values, dict) or not all(_plain(value) for value in values.values()):
+    # Nothing can be nested where there is one brace and no bracket: most values are not looked into.
+    nested = data.count(b"{") > 1 or b"[" in data
+    if not isinstance(values, dict) or (nested and not _flat(values)):
         raise CorruptRecord("the stored features are not an object of scalars and lists of scalars")
     return values
 
 
-def _plain(value: object) -> bool:
-    if isinstance(value, list):
-        return all(not isinstance(part, (list, dict)) for part in value)
-    return not isinstance(value, dict)
+def _flat(values: dict[str, Any]) -> bool:
+    """Whether all values are scalars or lists of scalars."""
+    parts = [part for value in values.values() for part in (value if isinstance(value, list) else (value,))]
+    return not any(isinstance(part, (list, dict)) for part in parts)
 
 
 def group_events(events: Sequence[Event]) -> tuple[dict[str, Events], int]:

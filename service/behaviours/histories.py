@@ -5,11 +5,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 
-from service.behaviours.base import BehaviourStore, StoreError, UserData
+from service.behaviours.base import BehaviourStore, Reading, StoreError, UserData
 from service.behaviours.breaker import Breaker, State
 from service.metrics import Metrics
 from service.settings import StoreSettings
@@ -26,8 +26,7 @@ CORRUPT_HISTORY = "corrupt_history"
 _WATCH_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What a request is scored with, and how it was come by.
 
     Attributes:
@@ -86,6 +85,7 @@ class Histories:
         self._clock = clock
         self._breaker = Breaker(settings.breaker, clock)
         self._epoch = _Epoch(settings.wiped_hold_s)
+        self._most_copies = settings.cache_users if settings.cache_ttl_s > 0 else 0
         self._copies: OrderedDict[str, tuple[float, UserData]] = OrderedDict()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -98,21 +98,34 @@ class Histories:
 
     async def read(self, user_id: str) -> History:
         """The history of one user; never raises for a store that is away."""
-        return (await self.read_many([user_id]))[0]
+        reading = await self._reading((user_id,))
+        if reading is None:
+            return self._without_store(user_id)
+        now = self._clock()
+        return self._from_store(user_id, reading.users[0], now, self._epoch.wiped(now))
 
     async def read_many(self, user_ids: Sequence[str]) -> list[History]:
         """The histories of users, in one round trip; never raises for a store that is away."""
-        if self._may_read():
-            started = time.perf_counter()
-            try:
-                reading = await self.store.read(user_ids)
-            except StoreError as error:
-                self._failed(error)
-            else:
-                self._succeeded(time.perf_counter() - started)
-                found = zip(user_ids, reading.users, strict=True)
-                return [self._from_store(user_id, user, reading.marker) for user_id, user in found]
-        return [self._without_store(user_id) for user_id in user_ids]
+        reading = await self._reading(user_ids)
+        if reading is None:
+            return [self._without_store(user_id) for user_id in user_ids]
+        now = self._clock()
+        wiped = self._epoch.wiped(now)
+        found = zip(user_ids, reading.users, strict=True)
+        return [self._from_store(user_id, user, now, wiped) for user_id, user in found]
+
+    async def _reading(self, user_ids: Sequence[str]) -> Reading | None:
+        if not self._may_read():
+            return None
+        started = time.perf_counter()
+        try:
+            reading = await self.store.read(user_ids)
+        except StoreError as error:
+            self._failed(error)
+            return None
+        self._succeeded(time.perf_counter() - started)
+        self._epoch.see(reading.marker, self._clock())
+        return reading
 
     def _may_read(self) -> bool:
         # The probe of an open breaker is the watcher's, which has more patience than a request; requests probe only
@@ -121,20 +134,20 @@ class Histories:
             return self._breaker.allow()
         return self._breaker.state is State.CLOSED
 
-    def _from_store(self, user_id: str, user: UserData, marker: int | None) -> History:
-        now = self._clock()
-        if self._epoch.marker is not None or marker is not None:
-            self._epoch.see(marker, now)
+    def _from_store(self, user_id: str, user: UserData, now: float, wiped: bool) -> History:
+        if not user.corrupt and not wiped:
+            self._remember(user_id, user, now)
+            return History("store", user)
         reasons: list[str] = []
         if user.corrupt:
             self._metrics.corrupt.inc(user.corrupt)
             reasons.append(CORRUPT_HISTORY)
         else:
             self._remember(user_id, user, now)
-        if len(user.behaviours) == 0 and self._epoch.wiped(now):
+        empty = len(user.behaviours) == 0
+        if empty and wiped:
             reasons.append(STORE_WIPED)
-        lost = bool(reasons) and len(user.behaviours) == 0
-        return History("store", user, tuple(reasons), lost)
+        return History("store", user, tuple(reasons), lost=bool(reasons) and empty)
 
     def _without_store(self, user_id: str) -> History:
         copy = self._copies.get(user_id)
@@ -146,12 +159,14 @@ class Histories:
         return History("empty", None, (NO_HISTORY,), lost=True)
 
     def _remember(self, user_id: str, user: UserData, now: float) -> None:
-        if self._settings.cache_users == 0 or self._settings.cache_ttl_s == 0:
+        if self._most_copies == 0:
             return
-        self._copies[user_id] = (now, user)
-        self._copies.move_to_end(user_id)
-        if len(self._copies) > self._settings.cache_users:
-            self._copies.popitem(last=False)
+        copies = self._copies
+        if user_id in copies:
+            copies.move_to_end(user_id)
+        copies[user_id] = (now, user)
+        if len(copies) > self._most_copies:
+            copies.popitem(last=False)
 
     def forget(self, user_id: str) -> None:
         """Drop the copy of a user whose data was deleted."""
@@ -191,12 +206,13 @@ class Histories:
         await self.store.close()
 
     def _succeeded(self, seconds: float | None) -> None:
-        if self._breaker.state is not State.CLOSED:
-            log.info("store_back")
+        away = self._breaker.state is not State.CLOSED
         self._breaker.success()
         if seconds is not None:
             self._metrics.store_seconds.observe(seconds)
-        self._metrics.breaker.set(self._breaker.state.value)
+        if away:
+            log.info("store_back")
+            self._metrics.breaker.set(self._breaker.state.value)
 
     def _failed(self, error: Exception) -> None:
         before = self._breaker.state

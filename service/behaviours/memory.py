@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bundle.behaviours import Events, pack, unpack
 from service.behaviours.base import Appended, Event, Features, Reading, no_events
-from service.behaviours.codec import decode_user, encode_features, group_events, merge
+from service.behaviours.codec import decode_users, encode_features, group_events, merge
 
 
 class MemoryStore:
@@ -23,8 +23,9 @@ class MemoryStore:
 
     async def read(self, user_ids: Sequence[str]) -> Reading:
         """See ``BehaviourStore``."""
-        users = (decode_user(self.sequences.get(user), self.features.get(user), self._max_events) for user in user_ids)
-        return Reading(tuple(users), self._marker)
+        sequences = [self.sequences.get(user_id) for user_id in user_ids]
+        features = [self.features.get(user_id) for user_id in user_ids]
+        return Reading(decode_users(sequences, features, self._max_events), self._marker)
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """See ``BehaviourStore``."""

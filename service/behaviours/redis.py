@@ -9,12 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
-
 from bundle.behaviours import FORMAT_BYTE
 from service.behaviours.base import Appended, Event, Features, Reading, StoreError
-from service.behaviours.codec import decode_user, encode_features, group_events
-from service.behaviours.connections import Argument, Commands
+from service.behaviours.codec import decode_users, encode_features, group_events
+from service.behaviours.commands import Argument, Commands, ReplyError
 from service.settings import StoreSettings
 
 # A merge of two runs that are both oldest first. It starts at the end of the stored one, because almost every event is
@@ -81,24 +79,24 @@ class RedisStore:
         self._commands = commands
         self._expiry = max(1, round(settings.expire_days * 86_400))
         self._marker_key = f"{settings.prefix}:epoch"
+        self._sequences, self._features = f"{settings.prefix}:seq:{{", f"{settings.prefix}:feat:{{"
         self.corrupt_on_write = 0
 
     def sequence_key(self, user_id: str) -> str:
         """The key of a user's behaviours."""
-        return f"{self._settings.prefix}:seq:{{{user_id}}}"
+        return f"{self._sequences}{user_id}}}"
 
     def features_key(self, user_id: str) -> str:
         """The key of a user's features."""
-        return f"{self._settings.prefix}:feat:{{{user_id}}}"
+        return f"{self._features}{user_id}}}"
 
     async def read(self, user_ids: Sequence[str]) -> Reading:
         """See ``BehaviourStore``."""
         keys = [self._marker_key]
         for user_id in user_ids:
             keys += (self.sequence_key(user_id), self.features_key(user_id))
-        values = await self._commands.mget(keys)
-        limit = self._settings.max_events
-        users = tuple(decode_user(_bytes(values[i]), _bytes(values[i + 1]), limit) for i in range(1, len(values), 2))
+        values = [_bytes(value) for value in await self._commands.mget(keys)]
+        users = decode_users(values[1::2], values[2::2], self._settings.max_events)
         return Reading(users, _marker(values[0]))
 
     async def append(self, events: Sequence[Event]) -> Appended:
@@ -120,7 +118,7 @@ class RedisStore:
     async def _evaluate(self, calls: Sequence[tuple[Argument, ...]]) -> list[Any]:
         replies = await self._commands.many([("EVALSHA", _APPEND_SHA, 1, *call) for call in calls])
         # A server forgets scripts when it restarts; appending twice is harmless, equal events are ignored.
-        if any(isinstance(reply, NoScriptError) for reply in replies):
+        if any(isinstance(reply, ReplyError) and reply.code == "NOSCRIPT" for reply in replies):
             replies = await self._commands.many([("EVAL", _APPEND, 1, *call) for call in calls])
         _raise_errors(replies)
         return replies
@@ -167,5 +165,5 @@ def _marker(value: object) -> int | None:
 
 def _raise_errors(replies: Sequence[Any]) -> None:
     for reply in replies:
-        if isinstance(reply, ResponseError):  # READONLY, OOM, LOADING, NOAUTH, ...
-            raise StoreError(f"the store refused a command: {str(reply).split(' ')[0]}") from reply
+        if isinstance(reply, ReplyError):  # READONLY, OOM, LOADING, NOAUTH, ...
+            raise StoreError(f"the store refused a command: {reply.code}") from reply

@@ -1,12 +1,12 @@
-"""Commands on a Redis or Valkey server, each within its own time.
+"""Commands through redis-py's pool, for what it alone speaks: TLS, Sentinel, and options of its own in the address.
 
 redis-py's retries and time-outs are switched off: its defaults keep a request waiting for seconds on a refused port.
 Connections are taken from its pool and used directly, because only so connecting and a command get separate budgets.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import (
@@ -21,75 +21,20 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from service.behaviours.base import StoreError
+from service.behaviours.commands import CLIENT_NAME, PATIENT_S, Argument, ReplyError
+from service.behaviours.patience import finish_within, settle
 from service.errors import SettingsError
 from service.settings import StoreSettings
 
-T = TypeVar("T")
-Argument = str | bytes | int
-CLIENT_NAME = "ctrlift"
 # RuntimeError: uvloop raises it for a connection that was reset a moment ago.
 FAILURES = (RedisError, OSError, EOFError, RuntimeError)
-_PATIENT_S = 0.5  # for connections that no request waits for
-_TURNS = 4
-_LATE = 1.5
 _WARM = 8  # connections opened before requests come back to a store that was away
 
 
-class Commands(Protocol):
-    """The few commands the store needs; every failure is a ``StoreError``."""
-
-    async def mget(self, keys: Sequence[str]) -> list[Any]:
-        """Values of all keys in one round trip (in Cluster one for each slot)."""
-        ...
-
-    async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        """Several commands sent together; a reply that is an error stands in the list as a ``ResponseError``."""
-        ...
-
-    async def warm(self) -> None:
-        """After a failure, open some connections again before requests need them."""
-        ...
-
-    async def close(self) -> None:
-        """Close all connections."""
-        ...
-
-
-async def finish_within(work: Awaitable[T], seconds: float, what: str) -> T:
-    """Wait for ``work`` at most so long.
-
-    Raises:
-        StoreError: The time is over; the work was cancelled.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await _settle(task, seconds)
-        if task.done():
-            return task.result()
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    task.cancel()
-    await asyncio.wait({task})
-    raise StoreError(f"{what} took longer than {seconds * 1e3:.1f} ms")
-
-
-async def _settle(task: asyncio.Future[Any], seconds: float) -> None:
-    """Give a task its time, and not blame it for ours.
-
-    A busy event loop sees the timer and the reply in the same turn, and ``asyncio.timeout`` would then cancel a reply
-    that is already here. So a few more turns follow: one reads the socket, one wakes the reader, one ends the work.
-    A process that got no core for a while (the timer came late) waits once more.
-    """
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    await asyncio.wait({task}, timeout=seconds)
-    if not task.done() and loop.time() - started > seconds * _LATE:
-        await asyncio.wait({task}, timeout=seconds)
-    for _ in range(_TURNS):
-        if task.done():
-            return
-        await asyncio.sleep(0)
+def reply_error(error: ResponseError) -> ReplyError:
+    """The server's sentence as it came: redis-py takes the code off it."""
+    code = getattr(error, "status_code", None)
+    return ReplyError(f"{code} {error}" if code else str(error))
 
 
 class PoolCommands:
@@ -131,7 +76,7 @@ class PoolCommands:
         await self._pool.disconnect(inuse_connections=False)
         # Nobody waits for these: a busy event loop may need longer for a new connection than a request has.
         wanted = min(_WARM, self._settings.pool_size)
-        opened = await asyncio.gather(*(self._acquire(_PATIENT_S) for _ in range(wanted)), return_exceptions=True)
+        opened = await asyncio.gather(*(self._acquire(PATIENT_S) for _ in range(wanted)), return_exceptions=True)
         for connection in opened:
             if not isinstance(connection, BaseException):
                 await self._pool.release(connection)
@@ -144,7 +89,7 @@ class PoolCommands:
         """A connection from the pool; one that takes longer is still finished, and waits in the pool for the next."""
         opening = asyncio.ensure_future(self._pool.get_connection())
         try:
-            await _settle(opening, seconds)
+            await settle(opening, seconds)
             if opening.done():
                 connection: AbstractConnection = opening.result()
                 return connection
@@ -190,6 +135,9 @@ class PoolCommands:
         if self._opening:
             await asyncio.wait(self._opening)
         await self._pool.disconnect()
+        if isinstance(self._pool, SentinelConnectionPool):
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
 async def _exchange(connection: AbstractConnection, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
@@ -199,7 +147,7 @@ async def _exchange(connection: AbstractConnection, commands: Sequence[tuple[Arg
         try:
             replies.append(await connection.read_response())
         except ResponseError as error:
-            replies.append(error)
+            replies.append(reply_error(error))
     return replies
 
 
@@ -207,8 +155,8 @@ def _make_pool(settings: StoreSettings) -> ConnectionPool:
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         # What a request waits is bounded by _acquire and finish_within; these two end what nobody waits for any more.
-        "socket_connect_timeout": _PATIENT_S,
-        "socket_timeout": max(_PATIENT_S, 2 * settings.write_timeout_ms / 1e3),
+        "socket_connect_timeout": PATIENT_S,
+        "socket_timeout": max(PATIENT_S, 2 * settings.write_timeout_ms / 1e3),
         "client_name": CLIENT_NAME,
         "protocol": 3,
         "driver_info": None,

@@ -1,0 +1,37 @@
+"""What the store needs from a client of Redis, whichever one it is."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Argument = str | bytes | int
+CLIENT_NAME = "ctrlift"
+PATIENT_S = 0.5  # for connections that no request waits for
+
+
+class ReplyError(Exception):
+    """The server answered a command with an error; the sentence begins with its code (NOSCRIPT, READONLY, OOM, ...)."""
+
+    @property
+    def code(self) -> str:
+        """The error's first word."""
+        return str(self).partition(" ")[0]
+
+
+class Commands(Protocol):
+    """The few commands the store needs; every failure is a ``StoreError``."""
+
+    async def mget(self, keys: Sequence[str]) -> list[Any]:
+        """Values of all keys in one round trip (in Cluster one for each slot)."""
+        ...
+
+    async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """Several commands sent together; a reply that is an error stands in the list as a ``ReplyError``."""
+        ...
+
+    async def warm(self) -> None:
+        """After a failure, open connections again before requests need them."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
