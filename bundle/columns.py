@@ -3,9 +3,9 @@
 An id column that may hold several values is padded to (..., W) with `MISSING_ID`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,24 @@ from bundle.errors import FeatureError, FeatureProblem
 from bundle.ids import MISSING_ID, id64_column
 
 Column = NDArray[Any]  # uint64 ids or float64 numbers
+# The types of a value that JSON or a file brings where a number, or an id, may stand; None is a missing one.
+NUMBERS: Final = frozenset({int, float, type(None)})
+TEXTS: Final = frozenset({str, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class NumberBlock:
+    """Every number feature of user and context in one array: a request fills it at once, not a column a feature.
+
+    Attributes:
+        names: the N features, in the order of the declaration.
+        values: (U, N) float64, NaN for missing.
+        given: names that the rows give at all, be it as missing.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    given: Set[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,7 @@ class Rows:
             absent is missing in every row.
         candidate: candidate features by name, (U, C) or (U, C, W). Required for `per_row` features; for columns of
             the item table a value that is not missing overrides the table.
+        numbers: the number features of user and context, where they come together; then `user` holds ids alone.
     """
 
     time: NDArray[np.float64]
@@ -36,6 +55,7 @@ class Rows:
     behaviours: Behaviours
     user: Mapping[str, Column] = field(default_factory=dict)
     candidate: Mapping[str, Column] = field(default_factory=dict)
+    numbers: NumberBlock | None = None
 
     def __post_init__(self) -> None:
         if self.items.ndim != 2 or self.items.dtype != np.uint64:
@@ -49,6 +69,9 @@ class Rows:
         for name, column in self.candidate.items():
             if column.shape[:2] != self.items.shape:
                 raise ValueError(f"candidate column {name!r} has shape {column.shape}, expected {self.items.shape}")
+        block = self.numbers
+        if block is not None and block.values.shape != (users, len(block.names)):
+            raise ValueError(f"{len(block.names)} numbers of {users} rows have the shape {block.values.shape}")
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Rows":
         """Some of the rows, in the order asked; the event log is shared."""
@@ -58,6 +81,7 @@ class Rows:
             behaviours=self.behaviours.take(rows),
             user={name: column[rows] for name, column in self.user.items()},
             candidate={name: column[rows] for name, column in self.candidate.items()},
+            numbers=self.numbers and replace(self.numbers, values=self.numbers.values[rows]),
         )
 
 
@@ -97,6 +121,29 @@ def raw_column(feature: Declared, values: Sequence[Any] | NDArray[Any]) -> Colum
     if feature.max_values == 1:
         return _single_ids(feature.name, values)
     return _several_ids(feature, values)
+
+
+def quick_column(feature: Declared, values: Sequence[Any]) -> Column | None:
+    """`raw_column` of values in whose types nothing can be wrong; None where each has to be looked at.
+
+    A NaN of the caller's own is no missing value here: whoever looks closer says so.
+    """
+    kinds = set(map(type, values))
+    if feature.kind == "number":
+        if not kinds <= NUMBERS:
+            return None
+        try:
+            numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+        except OverflowError:
+            return None
+        finite = np.count_nonzero(np.isfinite(numbers))
+        return numbers if finite == len(values) - values.count(None) else None
+    if feature.max_values > 1 or not kinds <= TEXTS:
+        return None
+    try:
+        return id64_column(values)
+    except ValueError:
+        return None
 
 
 def number_column(name: str, values: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:

@@ -31,11 +31,12 @@ def outcomes(values: ArrayLike, scale: OutcomeScale) -> Float:
     """Outcomes in their own units, any shape: the probability of a binary one, or mean + sd * value."""
     raw = np.asarray(values, dtype=np.float64)
     if scale.kind == "binary":
-        found = sigmoid(raw)
+        found, known = sigmoid(raw), np.isfinite(raw)
     else:
         with np.errstate(over="ignore"):
             found = raw * scale.sd + scale.mean
-    return np.where(np.isfinite(raw) & np.isfinite(found), found, np.nan)
+        known = np.isfinite(found)  # and so is what it was made of
+    return found if known.all() else np.where(known, found, np.nan)
 
 
 def effects(potential: Float) -> Float:
@@ -48,10 +49,13 @@ def effects(potential: Float) -> Float:
 
 def propensities(logits: ArrayLike) -> Float:
     """Softmax over the last axis, (..., K): probability of each treatment. A row with NaN or +inf is NaN."""
-    z = np.asarray(logits, dtype=np.float64)
+    # Treatment by treatment in memory: a sum over the handful of numbers of a user costs more than their exp.
+    z = np.array(np.moveaxis(np.asarray(logits), -1, 0), dtype=np.float64, order="C")
     with np.errstate(invalid="ignore", under="ignore"):
-        shares = np.exp(z - z.max(axis=-1, keepdims=True))
-        return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+        z -= z.max(axis=0)
+        shares = np.exp(z, out=z)
+        shares /= shares.sum(axis=0)
+    return np.moveaxis(shares, 0, -1)
 
 
 def clipped(propensity: Float, bounds: tuple[float, float]) -> Float:
@@ -61,9 +65,8 @@ def clipped(propensity: Float, bounds: tuple[float, float]) -> Float:
 
 def overlap(propensity: Float) -> NDArray[np.int8]:
     """How far the data speaks for each arm, (...): an index into ``OVERLAP``; NaN is unknown."""
-    flags = np.full(propensity.shape, OK, dtype=np.int8)
-    flags[propensity < WEAK_BELOW] = WEAK
-    flags[propensity < VIOLATED_BELOW] = VIOLATED
+    weak, violated = propensity < WEAK_BELOW, propensity < VIOLATED_BELOW
+    flags = weak.astype(np.int8) * np.int8(WEAK) + violated.astype(np.int8) * np.int8(VIOLATED - WEAK)
     flags[np.isnan(propensity)] = UNKNOWN
     return flags
 

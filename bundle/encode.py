@@ -1,18 +1,18 @@
 """Rows to the arrays a network takes: the one implementation, used offline on columns and online on one request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.columns import Column, Rows
+from bundle.columns import Column, NumberBlock, Rows
 from bundle.errors import FeatureError, FeatureProblem
 from bundle.fitting import FittedSchema
 from bundle.histories import Filtered, Histories
 from bundle.ids import MISSING_ID
-from bundle.items import item_key
+from bundle.items import item_codes, item_key
 from bundle.layout import IdField, NumberField, id_width
 from bundle.numbers import HistoryNumbers, candidate_ids
 from bundle.scalers import ScalerBank
@@ -23,6 +23,7 @@ from bundle.tables import UNSEEN
 
 Int = NDArray[np.int64]
 Float = NDArray[np.float32]
+_IDS, _NUMBERS = np.dtype(np.uint64), np.dtype(np.float64)
 
 __all__ = ["EncodedRows", "Encoder", "Rows"]
 
@@ -118,7 +119,11 @@ class EncodedRows:
 
 @dataclass(frozen=True)
 class NumberPlan:
-    """The number columns of one side: which features, how scaled, where value and missing flag go."""
+    """The number columns of one side: which features, how scaled, where value and missing flag go.
+
+    `given` are the features that rows bring and `given_places` their places among all; the others are computed.
+    `plain`: the columns are the features, without missing flags.
+    """
 
     features: tuple[NumberFeature | HistoryFeature, ...]
     bank: ScalerBank
@@ -126,6 +131,9 @@ class NumberPlan:
     flagged: list[int]
     flags: list[int]
     width: int
+    given: tuple[str, ...]
+    given_places: list[int]
+    plain: bool
 
 
 def number_plan(fitted: FittedSchema, fields: tuple[NumberField, ...]) -> NumberPlan:
@@ -133,14 +141,19 @@ def number_plan(fitted: FittedSchema, fields: tuple[NumberField, ...]) -> Number
     values = [field for field in fields if not field.name.endswith(MISSING_SUFFIX)]
     flags = [field for field in fields if field.name.endswith(MISSING_SUFFIX)]
     names = [field.name for field in values]
-    features = [fitted.schema.named(name) for name in names]
+    named = [fitted.schema.named(name) for name in names]
+    features = tuple(f for f in named if isinstance(f, (NumberFeature, HistoryFeature)))
+    given = [place for place, feature in enumerate(features) if isinstance(feature, NumberFeature)]
     return NumberPlan(
-        features=tuple(f for f in features if isinstance(f, (NumberFeature, HistoryFeature))),
+        features=features,
         bank=ScalerBank([fitted.scalers[name] for name in names]),
         columns=[field.column for field in values],
         flagged=[names.index(field.name.removesuffix(MISSING_SUFFIX)) for field in flags],
         flags=[field.column for field in flags],
         width=len(fields),
+        given=tuple(features[place].name for place in given),
+        given_places=given,
+        plain=[field.column for field in values] == list(range(len(fields))),
     )
 
 
@@ -151,9 +164,18 @@ class Encoder:
         self.fitted = fitted
         self._layout, self._tables, self._items = fitted.layout, fitted.id_tables, fitted.items
         self._streams = plan_streams(fitted.schema, self._layout, self._tables, fitted.scalers, fitted.items)
+        self._user_width, self._candidate_width = id_width(self._layout.user_ids), id_width(self._layout.candidate_ids)
         self._user_numbers = number_plan(fitted, self._layout.user_numbers)
         self._candidate_numbers = number_plan(fitted, self._layout.candidate_numbers)
         self._features: dict[str, Feature] = {feature.name: feature for feature in fitted.schema.feature}
+        # What rows have to give and no item table has: (name, whether it is the candidate's).
+        self._expected = tuple(
+            (feature.name, feature.side == "candidate")
+            for feature in fitted.schema.feature
+            if isinstance(feature, (IdFeature, NumberFeature))
+            and feature.name != fitted.schema.ids.item
+            and not fitted.schema.is_item_column(feature)
+        )
 
     def encode(self, rows: Rows) -> EncodedRows:
         """Encode U rows x C candidates; nothing at or after a row's time is looked at.
@@ -171,7 +193,7 @@ class Encoder:
             unseen |= stream.unseen()
         return EncodedRows(
             user_ids=self._user_ids(rows, unseen),
-            user_numbers=self._numbers(self._user_numbers, rows.user, rows.time.shape, numbers),
+            user_numbers=self._numbers(self._user_numbers, rows.user, rows.time.shape, numbers, rows.numbers),
             candidate_ids=self._candidate_ids(rows, item_rows, unseen),
             candidate_numbers=self._numbers(self._candidate_numbers, rows.candidate, rows.items.shape, numbers),
             streams=streams,
@@ -189,25 +211,26 @@ class Encoder:
                     problems.append(FeatureProblem(f"/{name}", "schema", "is not a feature that rows can give"))
                 elif (feature.side == "candidate") != of_candidate:
                     problems.append(FeatureProblem(f"/{name}", "schema", f"is a feature of side {feature.side!r}"))
-                elif column.dtype != (np.uint64 if feature.kind == "id" else np.float64):
+                elif column.dtype != (_IDS if feature.kind == "id" else _NUMBERS):
                     problems.append(FeatureProblem(f"/{name}", "schema", f"must not be {column.dtype}"))
+                elif rows.numbers is not None and not of_candidate and feature.kind == "number":
+                    problems.append(FeatureProblem(f"/{name}", "schema", "stands beside the block of numbers"))
+        if rows.numbers is not None and rows.numbers.names != self._user_numbers.given:
+            problems.append(FeatureProblem("", "schema", "the block of numbers is not of this declaration"))
         if problems:
             raise FeatureError(problems)
 
     def _missing(self, rows: Rows) -> tuple[str, ...]:
-        schema = self.fitted.schema
+        block: Set[str] = frozenset() if rows.numbers is None else rows.numbers.given
         return tuple(
-            feature.name
-            for feature in schema.feature
-            if isinstance(feature, (IdFeature, NumberFeature))
-            and feature.name != schema.ids.item
-            and not schema.is_item_column(feature)
-            and feature.name not in (rows.candidate if feature.side == "candidate" else rows.user)
+            name
+            for name, of_candidate in self._expected
+            if name not in (rows.candidate if of_candidate else rows.user) and name not in block
         )
 
     def _user_ids(self, rows: Rows, unseen: dict[str, int]) -> Int:
         fields = self._layout.user_ids
-        out = np.zeros((len(rows.time), id_width(fields)), dtype=np.int64)
+        out = np.zeros((len(rows.time), self._user_width), dtype=np.int64)
         for field in fields:
             raw = rows.user.get(field.name)
             if raw is None:
@@ -218,18 +241,18 @@ class Encoder:
 
     def _candidate_ids(self, rows: Rows, item_rows: Int, unseen: dict[str, int]) -> Int:
         fields = self._layout.candidate_ids
-        out = np.zeros((*rows.items.shape, id_width(fields)), dtype=np.int64)
+        out = np.zeros((*rows.items.shape, self._candidate_width), dtype=np.int64)
         for field in fields:
             given = rows.candidate.get(field.name)
             if field.name == self.fitted.schema.ids.item:
-                self._fill(out, field, rows.items[..., None], unseen)
+                listed = self._items.id_columns.get(item_key("item", field.table))
+                out[..., field.column] = item_codes(self._tables[field.table], listed, rows.items, item_rows)
+                self._count_unseen(out[..., field.column], rows.items, field.name, unseen)
                 continue
             end = field.column + field.width
             own = None if given is None else candidate_ids(given, field.width)
             if own is not None:
                 self._fill(out, field, own, unseen)
-            else:
-                out[..., field.column] = UNSEEN
             column = self._items.id_columns.get(item_key(field.name, field.table))
             if column is not None:
                 stored = column[item_rows]
@@ -237,31 +260,67 @@ class Encoder:
                 out[..., field.column : end] = (
                     stored if keep is None else np.where(keep, out[..., field.column : end], stored)
                 )
+            elif own is None:
+                out[..., field.column] = UNSEEN
         return out
 
     def _fill(self, out: Int, field: IdField, raw: Column, unseen: dict[str, int]) -> None:
         """Encode raw ids (..., W) into a field's columns and count the ones its table does not know."""
         encoded = self._tables[field.table].lookup_padded(raw)
         out[..., field.column : field.column + field.width] = encoded
-        unseen[field.name] = int(np.count_nonzero((encoded == UNSEEN) & (raw != MISSING_ID)))
+        self._count_unseen(encoded, raw, field.name, unseen)
+
+    @staticmethod
+    def _count_unseen(encoded: Int, raw: Column, name: str, unseen: dict[str, int]) -> None:
+        strange = encoded == UNSEEN
+        count = int(np.count_nonzero(strange))
+        unseen[name] = count and int(np.count_nonzero(strange & (raw != MISSING_ID)))
 
     def _numbers(
-        self, plan: NumberPlan, given: Mapping[str, Column], shape: tuple[int, ...], histories: HistoryNumbers
+        self,
+        plan: NumberPlan,
+        given: Mapping[str, Column],
+        shape: tuple[int, ...],
+        histories: HistoryNumbers,
+        block: NumberBlock | None = None,
     ) -> Float:
         """The number columns of one side: (U, N), or (U, C, N) for candidates."""
-        raw = np.empty((*shape, len(plan.features)), dtype=np.float64)
-        for place, feature in enumerate(plan.features):
-            if isinstance(feature, HistoryFeature):
-                raw[..., place] = histories.of(feature)
-                continue
-            column = given.get(feature.name)
-            stored = self._items.number_columns.get(feature.name)
-            if stored is not None:
-                from_table = stored[histories.item_rows]
-                raw[..., place] = from_table if column is None else np.where(np.isnan(column), from_table, column)
-            else:
-                raw[..., place] = np.nan if column is None else column
+        if not plan.features:
+            return np.empty((*shape, 0), dtype=np.float32)
+        raw = self._raw_numbers(plan, given, shape, histories, block)
+        if plan.plain:
+            return plan.bank.encode(raw)
         out = np.empty((*shape, plan.width), dtype=np.float32)
         out[..., plan.columns] = plan.bank.encode(raw)
         out[..., plan.flags] = np.isnan(raw[..., plan.flagged])
         return out
+
+    def _raw_numbers(
+        self,
+        plan: NumberPlan,
+        given: Mapping[str, Column],
+        shape: tuple[int, ...],
+        histories: HistoryNumbers,
+        block: NumberBlock | None,
+    ) -> NDArray[np.float64]:
+        """Before scaling; NaN for missing."""
+        if block is not None and len(plan.given) == len(plan.features):
+            return block.values
+        # Feature by feature in memory: else scaling many rows works on a handful of numbers at a time.
+        raw = np.empty((len(plan.features), *shape), dtype=np.float64).transpose(*range(1, len(shape) + 1), 0)
+        if block is not None:
+            raw[:, plan.given_places] = block.values
+        for place, feature in enumerate(plan.features):
+            if isinstance(feature, HistoryFeature):
+                raw[..., place] = histories.of(feature)
+            elif block is None:
+                raw[..., place] = self._given_numbers(feature.name, given.get(feature.name), histories.item_rows)
+        return raw
+
+    def _given_numbers(self, name: str, column: Column | None, item_rows: Int) -> Column | float:
+        """A column as the rows give it; where they do not, the item table's, and else NaN."""
+        stored = self._items.number_columns.get(name)
+        if stored is None:
+            return np.nan if column is None else column
+        from_table = stored[item_rows]
+        return from_table if column is None else np.where(np.isnan(column), from_table, column)

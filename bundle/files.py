@@ -31,11 +31,20 @@ def sha256_of(path: Path) -> tuple[str, int]:
     Raises:
         OSError: as `open_plain`.
     """
-    digest, size = hashlib.sha256(), 0
     with open_plain(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
+        return digest_of(file)
+
+
+def digest_of(file: BinaryIO) -> tuple[str, int]:
+    """SHA-256 and size of what is left of an open file, read in blocks.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        size += len(block)
     return digest.hexdigest(), size
 
 

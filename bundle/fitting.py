@@ -17,6 +17,7 @@ from bundle.errors import SchemaError
 from bundle.fitted_checks import check_fitted
 from bundle.items import ItemTable, MatchColumn
 from bundle.layout import Layout, layout_of
+from bundle.request_plan import RequestPlan
 from bundle.scalers import Scaler
 from bundle.schema import FeatureSchema
 from bundle.schema_checks import table_encoders
@@ -61,6 +62,11 @@ class FittedSchema:
     def layout(self) -> Layout:
         """Which feature lies in which input column."""
         return layout_of(self.schema)
+
+    @cached_property
+    def request_plan(self) -> RequestPlan:
+        """What a request may give."""
+        return RequestPlan.of(self.schema)
 
     @cached_property
     def id_tables(self) -> dict[str, IdTable]:
@@ -112,8 +118,12 @@ class FittedSchema:
         write_npz(folder / ITEMS_FILE, self._item_arrays())
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, *, mapped: bool = False) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            folder: of the files.
+            mapped: share the pages of vocabularies and items with other processes; see `read_npz`.
 
         Raises:
             SchemaError: if the files do not belong together or are damaged.
@@ -122,9 +132,9 @@ class FittedSchema:
         try:
             schema = FeatureSchema.from_toml(data["schema"])
             scalers = {name: Scaler.from_json(entry) for name, entry in data["scalers"].items()}
-            arrays = read_npz(folder / ITEMS_FILE)
+            arrays = read_npz(folder / ITEMS_FILE, mapped=mapped)
             items = _item_table(arrays, behaviour_fields(schema))
-            fitted = cls(schema, read_npz(folder / VOCAB_FILE), scalers, items)
+            fitted = cls(schema, read_npz(folder / VOCAB_FILE, mapped=mapped), scalers, items)
             check_fitted(schema, fitted.id_tables, fitted.vocabularies, scalers, items)
             expected = data["schema_hash"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:

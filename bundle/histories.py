@@ -1,6 +1,7 @@
 """The behaviours a batch of rows may see, cut to their time and filtered, each filter computed once."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ def passes(where: Where, events: Events) -> NDArray[np.bool_]:
     return keep
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
+class Filtered(NamedTuple):
     """Behaviours that pass a filter.
 
     Attributes:

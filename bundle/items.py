@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bundle.columns import Column
 from bundle.errors import FeatureError, FeatureProblem
 from bundle.ids import MISSING_ID
+from bundle.tables import IdTable
 
 UNKNOWN_ROW = -1
 _BITS = 64
@@ -58,9 +59,8 @@ class RawItems:
 def _rows(known: NDArray[np.uint64], ids: NDArray[np.uint64]) -> NDArray[np.int64]:
     if len(known) == 0:
         return np.full(ids.shape, UNKNOWN_ROW, dtype=np.int64)
-    position = np.searchsorted(known, ids)
-    found = known[np.minimum(position, len(known) - 1)] == ids
-    return np.where(found, position, UNKNOWN_ROW)
+    position = known.searchsorted(ids)
+    return np.where(known.take(position, mode="clip") == ids, position, UNKNOWN_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,26 @@ class MatchColumn:
 def item_key(source: str, table: str) -> str:
     """Name of an encoded id column: one source can be read through several tables. `source` "item" is the id itself."""
     return f"{source}/{table}"
+
+
+def item_codes(
+    table: IdTable, listed: NDArray[np.int64] | None, ids: NDArray[np.uint64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """What `table.lookup(ids)` gives, read from the item table wherever it lists the item.
+
+    Args:
+        table: an id table that reads the item's own id.
+        listed: its rows for the listed items, (I + 1, 1); None where the item table does not hold them.
+        ids: id64, any shape.
+        rows: row of each in the item table, same shape. An item may be known to a vocabulary without being listed.
+    """
+    if listed is None:
+        return table.lookup(ids)
+    codes = listed[:, 0].take(rows, mode="wrap")
+    unlisted = rows == UNKNOWN_ROW
+    if np.count_nonzero(unlisted):
+        codes[unlisted] = table.lookup(ids[unlisted])
+    return codes
 
 
 @dataclass(frozen=True, slots=True)

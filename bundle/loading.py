@@ -13,13 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bundle.conformal import CONFORMAL_FILE, Conformal
 from bundle.correct import Correction
 from bundle.encode import Encoder
 from bundle.errors import BundleRefused, SchemaError
-from bundle.files import open_plain, sha256_of
+from bundle.files import digest_of, open_plain, sha256_of
 from bundle.fitting import ITEMS_FILE, SCHEMA_FILE, VOCAB_FILE, FittedSchema
 from bundle.golden import GOLDEN_FILE, GoldenRow, read_golden
+from bundle.graph_tables import TABLES_FILE, Graph
 from bundle.manifest import (
     GRAPH_FILES,
     MANIFEST_FILE,
@@ -29,6 +33,7 @@ from bundle.manifest import (
     Manifest,
     parse_manifest,
 )
+from bundle.stages import OPERATORS_FILE, STAGES_FILE, Stages, parse_parameters, parse_stages
 from bundle.uplift_golden import UPLIFT_GOLDEN_FILE, UpliftGoldenRow, read_uplift_golden
 
 REQUIRED: Final = (SCHEMA_FILE, VOCAB_FILE, ITEMS_FILE)
@@ -51,6 +56,7 @@ class Bundle:
         golden: of kind ctr; else empty.
         uplift_golden: of kind uplift; else empty.
         conformal: what conformal intervals are made of, where the manifest says that the bundle has it.
+        tables: the file of embedding tables, (bytes,) uint8, mapped and read-only; None where the bundle has none.
     """
 
     path: Path
@@ -59,6 +65,7 @@ class Bundle:
     golden: list[GoldenRow]
     uplift_golden: list[UpliftGoldenRow] = field(default_factory=list)
     conformal: Conformal | None = None
+    tables: NDArray[np.uint8] | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -81,7 +88,7 @@ class Bundle:
             raise BundleRefused("graph_missing", f"the bundle has no graph in format {graph_format!r}")
         return self.path / name
 
-    def graph_bytes(self, graph_format: str) -> bytes:
+    def graph(self, graph_format: str) -> Graph:
         """The graph, read once and checked against its digest in the same breath.
 
         A path that is checked first and opened later can be exchanged in between; a parser given these bytes gets
@@ -90,10 +97,10 @@ class Bundle:
         Raises:
             BundleRefused: graph_missing, file_unreadable, digest.
         """
-        return self._verified(self.graph_path(graph_format).name)
+        return self.graph_file(self.graph_path(graph_format).name)
 
-    def samples_bytes(self, graph_format: str) -> bytes:
-        """The second graph, which gives samples of the outcomes; see `graph_bytes`.
+    def samples_graph(self, graph_format: str) -> Graph:
+        """The second graph, which gives samples of the outcomes; see `graph`.
 
         Raises:
             BundleRefused: graph_missing, file_unreadable, digest.
@@ -101,7 +108,34 @@ class Bundle:
         name = SAMPLES_FILES.get(graph_format)
         if name is None or name not in self.manifest.files:
             raise BundleRefused("graph_missing", f"the bundle has no samples graph in format {graph_format!r}")
-        return self._verified(name)
+        return self.graph_file(name)
+
+    def graph_file(self, name: str) -> Graph:
+        """Any graph that the manifest lists; see `graph`.
+
+        Raises:
+            BundleRefused: graph_missing, file_unreadable, digest.
+        """
+        if name not in self.manifest.files:
+            raise BundleRefused("graph_missing", f"the bundle has no graph {name!r}")
+        return Graph(self._verified(name), self.tables, self.path)
+
+    @property
+    def has_stages(self) -> bool:
+        """The ONNX graph is there a second time, cut around its operators."""
+        return STAGES_FILE in self.manifest.files
+
+    def stages(self) -> tuple[Stages, dict[int, list[NDArray[np.float32]]]]:
+        """How the cut graph runs, and its operators' parameters by stage.
+
+        Raises:
+            BundleRefused: graph_missing, file_unreadable, digest.
+            ValueError: One of the files is not usable.
+        """
+        if not self.has_stages or OPERATORS_FILE not in self.manifest.files:
+            raise BundleRefused("graph_missing", "the bundle has no graph in stages")
+        stages = parse_stages(self._verified(STAGES_FILE))
+        return stages, parse_parameters(self._verified(OPERATORS_FILE), stages)
 
     def _verified(self, name: str) -> bytes:
         entry = self.manifest.files[name]
@@ -129,21 +163,23 @@ def open_bundle(path: Path, limits: Limits | None = None) -> Bundle:
     manifest = read_manifest(path)
     _check_listing(path, manifest, limits or Limits())
     for name, entry in manifest.files.items():
-        _check_digest(path / name, entry)
+        if name != TABLES_FILE:
+            _check_digest(path / name, entry)
+    tables = _mapped(path / TABLES_FILE, manifest.files.get(TABLES_FILE))
     try:
-        fitted = FittedSchema.load(path)
+        fitted = FittedSchema.load(path, mapped=True)
     except (SchemaError, ValueError, OSError) as error:
         raise BundleRefused("schema_damaged", f"{SCHEMA_FILE} or its arrays are not usable: {error}") from error
     if manifest.uplift is not None:
-        return _uplift_bundle(path, manifest, fitted)
+        return _uplift_bundle(path, manifest, fitted, tables)
     try:
         golden = read_golden(path / GOLDEN_FILE, manifest.tasks)
     except (ValueError, OSError) as error:
         raise BundleRefused("golden_damaged", f"{GOLDEN_FILE} is not usable: {error}") from error
-    return Bundle(path, manifest, fitted, golden)
+    return Bundle(path, manifest, fitted, golden, tables=tables)
 
 
-def _uplift_bundle(path: Path, manifest: Manifest, fitted: FittedSchema) -> Bundle:
+def _uplift_bundle(path: Path, manifest: Manifest, fitted: FittedSchema, tables: NDArray[np.uint8] | None) -> Bundle:
     """The parts that only bundles of kind uplift have."""
     part, treatment = manifest.uplift, fitted.schema.treatment
     if part is None or treatment is None or treatment.arms != part.treatments:
@@ -156,7 +192,7 @@ def _uplift_bundle(path: Path, manifest: Manifest, fitted: FittedSchema) -> Bund
         conformal = Conformal.load(path / CONFORMAL_FILE, len(part.treatments)) if part.conformal else None
     except (ValueError, OSError) as error:
         raise BundleRefused("conformal_damaged", f"{CONFORMAL_FILE} is not usable: {error}") from error
-    return Bundle(path, manifest, fitted, [], golden, conformal)
+    return Bundle(path, manifest, fitted, [], golden, conformal, tables)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -228,3 +264,20 @@ def _check_digest(path: Path, entry: FileEntry) -> None:
         raise BundleRefused("file_unreadable", f"{path.name} cannot be read: {error.strerror}") from error
     if digest != entry.sha256:
         raise BundleRefused("digest", f"{path.name} does not have the digest that the manifest says")
+
+
+def _mapped(path: Path, entry: FileEntry | None) -> NDArray[np.uint8] | None:
+    """The file's content as the pages that all processes share, after its digest was checked.
+
+    It is digested and mapped through one descriptor, so what was checked is what is used. The pages stay the file's:
+    a published bundle must not be written to, only removed or replaced.
+    """
+    if entry is None:
+        return None
+    try:
+        with open_plain(path) as file:
+            if digest_of(file)[0] != entry.sha256:
+                raise BundleRefused("digest", f"{path.name} does not have the digest that the manifest says")
+            return np.memmap(file, dtype=np.uint8, mode="r").view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise BundleRefused("file_unreadable", f"{path.name} cannot be read: {error}") from error

@@ -6,6 +6,7 @@ There are no candidates: a row is a user. What a caller says about a user goes b
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, Protocol, Self
@@ -14,19 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.behaviours import Behaviours, records
-from bundle.columns import Column, Rows, id_problem, raw_column
+from bundle.columns import Column, Rows, id_problem
 from bundle.encode import EncodedRows
 from bundle.errors import FeatureError, FeatureProblem
 from bundle.fitting import FittedSchema
-from bundle.ids import MISSING_ID, id64_column
-from bundle.request import StoredUser
-from bundle.request_values import MAX_PROBLEMS, Behaviour, behaviour_problems, checked, escape, is_time
+from bundle.ids import id64_column
+from bundle.request_values import MAX_PROBLEMS, Behaviour, behaviour_problems, escape, is_time
 from bundle.schema import FeatureSchema, HistoryFeature, IdFeature, NumberFeature, SequenceFeature
 from bundle.tables import UNSEEN
+from bundle.user_columns import StoredLike, UserColumns, is_missing, stored_columns, user_column
 
 Flags = NDArray[np.bool_]
-_NUMBERS: Final = frozenset({int, float})
-_NOTHING: Final = frozenset({type(None)})
 _TEXTS: Final = frozenset({str, type(None)})
 
 
@@ -71,6 +70,11 @@ class UpliftQuery:
     users: Sequence[PersonLike]
     ts: float
 
+    @property
+    def user_ids(self) -> list[str | None]:
+        """(U,), None for nobody in particular."""
+        return [user.user_id for user in self.users]
+
     def to_json(self) -> str:
         """The query as JSON text, for golden rows."""
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, sort_keys=True)
@@ -112,7 +116,7 @@ class Population:
 
 
 def rows_from_users(
-    fitted: FittedSchema, query: UpliftQuery, stored: Sequence[StoredUser | None] | None = None
+    fitted: FittedSchema, users: UpliftQuery | UserColumns, stored: Sequence[StoredLike | None] | None = None
 ) -> Population:
     """U users as one block of rows.
 
@@ -121,37 +125,36 @@ def rows_from_users(
 
     Args:
         fitted: the fitted declaration.
-        query: the users.
+        users: whom to answer for; columns must hold every feature that a request can give, and no other.
         stored: one entry a user, None for somebody the store does not know; None where nothing was read.
 
     Raises:
         FeatureError: every problem with its pointer, such as `/users/3/features/age`.
-        ValueError: if `stored` is not as long as the users.
+        ValueError: if `stored` is not as long as the users, or columns are of other features.
     """
-    if stored is not None and len(stored) != len(query.users):
-        raise ValueError(f"{len(query.users)} users, but {len(stored)} entries of the store")
     schema, problems = fitted.schema, list[FeatureProblem]()
-    plain = {f.name: f for f in schema.feature if isinstance(f, (IdFeature, NumberFeature))}
-    plain.pop(schema.ids.user, None)
-    given = _given(query.users, tuple(plain))
-    if given is None:
-        _check_names(schema, query.users, plain.keys(), problems)
-        given = {name: [user.features.get(name) for user in query.users] for name in plain}
+    plain = [f for f in schema.feature if isinstance(f, (IdFeature, NumberFeature)) and f.name != schema.ids.user]
+    told = users if isinstance(users, UserColumns) else _by_column(schema, users, [f.name for f in plain], problems)
+    if stored is not None and len(stored) != len(told):
+        raise ValueError(f"{len(told)} users, but {len(stored)} entries of the store")
+    if told.features.keys() != {feature.name for feature in plain}:
+        raise ValueError(f"columns of {sorted(told.features)}, but the declaration has other features")
+    kept = {} if stored is None else stored_columns(stored, [name for name in told.features if name in told.silent])
     columns: dict[str, Column] = {}
-    for feature in plain.values():
-        column = _column(feature, given[feature.name], query.users, stored, problems)
+    for feature in plain:
+        column = user_column(feature, told, kept, problems)
         if column is not None:
             columns[feature.name] = column
-    missing = {name: flags for name, column in columns.items() if (flags := _is_missing(column)).any()}
-    _add_ids(schema, query.users, columns, problems)
-    if not is_time(query.ts):
+    missing = {name: flags for name, column in columns.items() if (flags := is_missing(column)).any()}
+    _add_ids(schema, told.user_ids, columns, problems)
+    if not is_time(told.ts):
         problems.append(FeatureProblem("/ts", "schema", "must be seconds in [0, 2^32)"))
-    behaviours = _behaviours(schema, query.users, stored, problems)
+    behaviours = _behaviours(schema, told, stored, problems)
     if problems:
         raise FeatureError(problems[:MAX_PROBLEMS])
     rows = Rows(
-        time=np.full(len(query.users), float(query.ts)),
-        items=np.zeros((len(query.users), 0), dtype=np.uint64),
+        time=np.full(len(told), float(told.ts)),
+        items=np.zeros((len(told), 0), dtype=np.uint64),
         behaviours=behaviours,
         # A feature that nobody has is not given at all, which is how the encoder tells it apart.
         user={n: c for n, c in columns.items() if n not in missing or not missing[n].all()},
@@ -167,17 +170,26 @@ def unseen_values(fitted: FittedSchema, rows: Rows, encoded: EncodedRows) -> dic
         if raw is None or not encoded.unseen.get(entry.name):
             continue
         codes = encoded.user_ids[:, entry.column : entry.column + entry.width]
-        out[entry.name] = (codes == UNSEEN).any(axis=1) & ~_is_missing(raw)
+        out[entry.name] = (codes == UNSEEN).any(axis=1) & ~is_missing(raw)
     return out
 
 
-def _is_missing(column: Column) -> Flags:
-    if column.dtype.kind == "f":
-        return np.isnan(column)
-    return np.asarray((column if column.ndim == 1 else column[:, 0]) == MISSING_ID)
+def _by_column(
+    schema: FeatureSchema, query: UpliftQuery, names: Sequence[str], problems: list[FeatureProblem]
+) -> UserColumns:
+    """The same users by column; names that no request can give are problems."""
+    users = query.users
+    columns, silent = _given(users, names), dict[str, Flags]()
+    if columns is None:
+        _check_names(schema, users, set(names), problems)
+        columns = {name: [user.features.get(name) for user in users] for name in names}
+        absent = {name: np.array([name not in user.features for user in users], dtype=np.bool_) for name in names}
+        silent = {name: flags for name, flags in absent.items() if flags.any()}
+    own = {place: user.behaviours for place, user in enumerate(users) if user.behaviours is not None}
+    return UserColumns(query.user_ids, query.ts, columns, silent, own)
 
 
-def _given(users: Sequence[PersonLike], names: tuple[str, ...]) -> Mapping[str, Sequence[Any]] | None:
+def _given(users: Sequence[PersonLike], names: Sequence[str]) -> Mapping[str, Sequence[Any]] | None:
     """Every feature's values where each user gives exactly these features; None where somebody does not.
 
     One look at each user's features: a thousand of them do not fit into a cache, so one pass a feature costs twice.
@@ -210,63 +222,12 @@ def _check_names(
             problems.append(FeatureProblem(pointer, "schema", message))
 
 
-def _column(
-    feature: IdFeature | NumberFeature,
-    given: Sequence[Any],
-    users: Sequence[PersonLike],
-    stored: Sequence[StoredUser | None] | None,
-    problems: list[FeatureProblem],
-) -> Column | None:
-    """One feature of all users; None where a value does not fit, and the problems say which."""
-    name = feature.name
-    column = _raw(feature, given)
-    if column is None:
-        found: list[FeatureProblem] = []
-        for place, value in enumerate(given):
-            checked(feature, value, f"/users/{place}/features/{escape(name)}", found)
-        problems.extend(found)
-        if found:
-            return None
-        column = raw_column(feature, given)  # unusual types, such as numpy's own numbers, and nothing wrong with them
-    if stored is None:
-        return column
-    silent = np.array([name not in user.features for user in users], dtype=np.bool_)
-    kept = [None if user is None else user.features.get(name) for user in stored]
-    from_store = _raw(feature, kept)
-    if from_store is None:
-        ignored: list[FeatureProblem] = []
-        from_store = raw_column(feature, [value if checked(feature, value, "", ignored) else None for value in kept])
-    return np.where(silent if column.ndim == 1 else silent[:, None], from_store, column)
-
-
-def _raw(feature: IdFeature | NumberFeature, values: Sequence[Any]) -> Column | None:
-    """Values as the encoder takes them, or None if one does not fit. Types are looked at once a column, not a value."""
-    kinds = frozenset(map(type, values))
-    if isinstance(feature, NumberFeature):
-        if not kinds <= _NUMBERS | _NOTHING:
-            return None
-        # None becomes NaN; a NaN of the caller's own is counted as one too many.
-        absent = values.count(None) if kinds & _NOTHING else 0
-        try:
-            numbers = np.array(values, dtype=np.float64)
-        except OverflowError:
-            return None
-        return numbers if np.count_nonzero(~np.isfinite(numbers)) == absent else None
-    if feature.max_values == 1 and not kinds <= {str} | _NOTHING:
-        return None
-    if list in kinds and any(member is None for value in values if isinstance(value, list) for member in value):
-        return None
-    try:
-        return raw_column(feature, values)
-    except FeatureError:
-        return None
-
-
 def _add_ids(
-    schema: FeatureSchema, users: Sequence[PersonLike], columns: dict[str, Column], problems: list[FeatureProblem]
+    schema: FeatureSchema, ids: Sequence[str | None], columns: dict[str, Column], problems: list[FeatureProblem]
 ) -> None:
-    ids = [user.user_id for user in users]
-    if schema.ids.user not in {feature.name for feature in schema.feature} and set(map(type, ids)) <= _TEXTS:
+    if schema.ids.user not in {feature.name for feature in schema.feature} and (
+        not isinstance(ids, list) or set(map(type, ids)) <= _TEXTS
+    ):
         return  # nobody reads their hashes, and a store or a reply that cannot hold one says so itself
     try:
         hashed = id64_column(ids)
@@ -280,16 +241,16 @@ def _add_ids(
 
 def _behaviours(
     schema: FeatureSchema,
-    users: Sequence[PersonLike],
-    stored: Sequence[StoredUser | None] | None,
+    users: UserColumns,
+    stored: Sequence[StoredLike | None] | None,
     problems: list[FeatureProblem],
 ) -> Behaviours:
     """One history a user; nothing is copied where no feature looks at behaviours."""
-    given = {place: user.behaviours for place, user in enumerate(users) if user.behaviours is not None}
+    given = users.behaviours
     found = list(chain.from_iterable(_problems(place, events) for place, events in given.items()))
     problems.extend(found)
     if found or not any(isinstance(f, (SequenceFeature, HistoryFeature)) for f in schema.feature):
-        return Behaviours.empty(len(users))
+        return _nothing(len(users))
     histories, nobody = [], records([], [])
     for place in range(len(users)):
         kept = None if stored is None else stored[place]
@@ -306,6 +267,12 @@ def _behaviours(
         else:
             histories.append(nobody if kept is None else kept.behaviours)
     return Behaviours.from_events(histories)
+
+
+@lru_cache(maxsize=8)
+def _nothing(users: int) -> Behaviours:
+    """Histories without behaviours; requests come with the same number of users again and again."""
+    return Behaviours.empty(users)
 
 
 def _problems(place: int, events: Sequence[Behaviour]) -> Iterator[FeatureProblem]:

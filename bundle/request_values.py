@@ -1,7 +1,8 @@
 """Single values of a request: what each may be, and problems as JSON pointers into the request."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from bundle.errors import FeatureProblem
 from bundle.schema import IdFeature, NumberFeature
 
 _LAST_SECOND: Final = 2**32
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 MAX_PROBLEMS: Final = 50  # enough to mend a request by; a slate of 1,000 wrong values needs no longer answer
 
 
@@ -23,6 +25,26 @@ class Behaviour:
     value: float | None = None
 
 
+class BehaviourLike(Protocol):
+    """What is read of a behaviour of a request."""
+
+    @property
+    def item_id(self) -> str:
+        """Id of the item."""
+
+    @property
+    def ts(self) -> float:
+        """Seconds."""
+
+    @property
+    def type(self) -> str | None:
+        """Kind, such as click."""
+
+    @property
+    def value(self) -> float | None:
+        """A rating, a dwell time."""
+
+
 def escape(name: str) -> str:
     """A name as one step of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")
@@ -34,7 +56,7 @@ def checked(
     """The value in a 1-tuple if it fits its feature (None is a missing value), else a problem."""
     if isinstance(feature, NumberFeature):
         problem = number_problem(pointer, value)
-        if problem is None and value is not None and np.isnan(value):
+        if problem is None and value is not None and math.isnan(value):
             problem = FeatureProblem(pointer, "not_finite", "must be finite")
         found = [problem]
     elif feature.max_values > 1 and isinstance(value, (list, tuple)):
@@ -56,7 +78,7 @@ def is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_SECOND
 
 
-def behaviour_problems(pointer: str, behaviour: Behaviour) -> list[FeatureProblem]:
+def behaviour_problems(pointer: str, behaviour: BehaviourLike) -> list[FeatureProblem]:
     """Everything that is wrong with one behaviour of a request."""
     found: list[FeatureProblem | None] = []
     item: object = behaviour.item_id  # a caller may build it from unchecked JSON
@@ -70,7 +92,7 @@ def behaviour_problems(pointer: str, behaviour: Behaviour) -> list[FeatureProble
     found.append(id_problem(f"{pointer}/type", behaviour.type))
     value = behaviour.value
     problem = number_problem(f"{pointer}/value", value)
-    if problem is None and value is not None and not abs(value) <= float(np.finfo(np.float32).max):
+    if problem is None and value is not None and not abs(value) <= FLOAT32_MAX:
         problem = FeatureProblem(f"{pointer}/value", "not_finite", "must be finite in 32 bits")
     found.append(problem)
     return [problem for problem in found if problem is not None]

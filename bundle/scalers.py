@@ -88,6 +88,7 @@ class ScalerBank:
         self._shift = np.where(raw, 0.0, mean)
         self._scale = np.array([1.0 if scaler.kind == "none" else scaler.std for scaler in scalers], dtype=np.float64)
         self._limit = np.where(raw, RAW_LIMIT, SCALED_LIMIT)
+        self._lowest = -self._limit
         self._missing = np.where(raw, np.clip(mean, -RAW_LIMIT, RAW_LIMIT), 0.0)
         self._logs = [place for place, scaler in enumerate(scalers) if scaler.kind == "log"]
         self._ranks = [(place, scaler.knots) for place, scaler in enumerate(scalers) if scaler.kind == "quantile"]
@@ -99,11 +100,15 @@ class ScalerBank:
             work = values.copy()
             work[..., self._logs] = signed_log(values[..., self._logs])
         with np.errstate(over="ignore"):  # the difference of two huge numbers may overflow; the limit catches it
-            scaled = np.asarray((work - self._shift) / self._scale)
-        np.minimum(np.maximum(scaled, -self._limit, out=scaled), self._limit, out=scaled)
+            scaled = np.asarray(work - self._shift)
+            np.divide(scaled, self._scale, out=scaled)
+        np.minimum(np.maximum(scaled, self._lowest, out=scaled), self._limit, out=scaled)
         for place, knots in self._ranks:
             scaled[..., place] = np.interp(values[..., place], knots[:, 0], knots[:, 1]) - 0.5
-        return np.where(np.isnan(values), self._missing, scaled).astype(np.float32)
+        absent = np.isnan(values)
+        if np.count_nonzero(absent):
+            np.copyto(scaled, self._missing, where=absent)
+        return scaled.astype(np.float32, order="C")
 
 
 def signed_log(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.histories import Filtered, Histories
-from bundle.items import ItemTable, item_key
+from bundle.items import ItemTable, item_codes, item_key
 from bundle.layout import IdField, Layout, NumberField, Stream, layout_of
 from bundle.scalers import Scaler
 from bundle.schema import DERIVED, FeatureSchema, SequenceFeature
@@ -16,6 +17,7 @@ from bundle.tables import UNSEEN, IdTable
 
 Int = NDArray[np.int64]
 Rows = NDArray[np.int64] | slice
+_ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,10 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """What one stream's columns are made of, worked out once for a fitted schema."""
+    """What one stream's columns are made of, worked out once for a fitted schema.
+
+    `ages` and `gaps`: whether a column reads the time between a step and its row, or between two steps.
+    """
 
     stream: Stream
     source_items: ItemTable
@@ -49,6 +54,8 @@ class StreamPlan:
     numbers: tuple[NumberColumn, ...]
     id_width: int
     number_width: int
+    ages: bool
+    gaps: bool
 
 
 def plan_streams(
@@ -85,6 +92,7 @@ def _plan(
         )
         for field in id_fields
     )
+    of = {feature.of for feature in stream.features}
     return StreamPlan(
         stream=stream,
         source_items=items,
@@ -92,6 +100,8 @@ def _plan(
         numbers=_number_columns(number_fields, by_name, scalers),
         id_width=sum(field.width for field in id_fields),
         number_width=len(number_fields),
+        ages="age" in of,
+        gaps="gap" in of,
     )
 
 
@@ -127,19 +137,17 @@ def behaviour_fields(schema: FeatureSchema) -> tuple[tuple[str, int], ...]:
     return tuple(fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(NamedTuple):
     """Which events of a filtered log the rows of one stream see.
 
     Attributes:
-        ts, gap: (M,) float64, time of each event and seconds since the one before it in the log.
+        ts: (M,) uint32, time of each event.
         item_rows: (M,) row in the item table, -1 if unknown.
         first, start, stop: (U,) the row's oldest visible event, its oldest kept one, one past its newest.
         time: (U,) float64 whole seconds.
     """
 
-    ts: NDArray[np.float64]
-    gap: NDArray[np.float64]
+    ts: NDArray[np.uint32]
     item_rows: Int
     first: Int
     start: Int
@@ -151,8 +159,25 @@ class Steps:
         """Steps of each row, (U,), at most the stream's `max_len`."""
         return self.stop - self.start
 
+    @property
+    def gap(self) -> NDArray[np.float64]:
+        """Seconds (M,) since the event before in the log; NaN for its first."""
+        ts = self.ts.astype(np.float64)
+        gap = np.empty_like(ts)
+        gap[:1] = np.nan
+        np.subtract(ts[1:], ts[:-1], out=gap[1:])
+        return gap
+
+    def lone(self, rows: Rows) -> tuple[int, int] | None:
+        """Where the steps of the only row begin and end in the log; None unless `rows` are all and there is one."""
+        if isinstance(rows, slice) and rows == _ALL and len(self.start) == 1:
+            return int(self.start[0]), int(self.stop[0])
+        return None
+
     def longest(self, rows: Rows) -> int:
         """Steps of the longest of some rows; 0 if there are none."""
+        if (lone := self.lone(rows)) is not None:
+            return lone[1] - lone[0]
         return int((self.stop[rows] - self.start[rows]).max(initial=0))
 
     def places(self, rows: Rows, length: int) -> tuple[Int, NDArray[np.bool_]]:
@@ -172,15 +197,11 @@ def steps_of(stream: Stream, histories: Histories) -> Steps:
     """The steps of one stream for all rows."""
     log = histories.of(stream.where)
     kept = log.behaviours.newest(stream.max_len)
-    ts = log.behaviours.events["ts"].astype(np.float64)
-    gap = np.empty_like(ts)
-    gap[:1] = np.nan
-    np.subtract(ts[1:], ts[:-1], out=gap[1:])
-    return Steps(ts, gap, log.item_rows, log.behaviours.start, kept.start, kept.stop, histories.time)
+    ts = np.ascontiguousarray(log.behaviours.events["ts"])
+    return Steps(ts, log.item_rows, log.behaviours.start, kept.start, kept.stop, histories.time)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedStream:
+class EncodedStream(NamedTuple):
     """One stream of U rows: encoded events (M, W) and (M, N), and the steps of each row.
 
     Ages depend on the row and are filled in by `take`.
@@ -203,12 +224,18 @@ class EncodedStream:
 
     def take(self, rows: Rows, length: int) -> tuple[Int, NDArray[np.float32], NDArray[np.bool_]]:
         """The stream's ids (B, T, W), numbers (B, T, N) and mask (B, T); masked steps are zero in all of them."""
+        plan = self.plan
+        lone = None if plan.ages or plan.gaps else self.steps.lone(rows)
+        if lone is not None and lone[1] - lone[0] == length:  # a request: nothing to gather, pad or fill in
+            steps = slice(*lone)
+            return self.ids[None, steps], self.numbers[None, steps], np.ones((1, length), dtype=np.bool_)
         places, mask = self.steps.places(rows, length)
         if len(self.steps.ts) == 0:
-            ids = np.zeros((*mask.shape, self.plan.id_width), dtype=np.int64)
-            return ids, np.zeros((*mask.shape, self.plan.number_width), dtype=np.float32), mask
+            ids = np.zeros((*mask.shape, plan.id_width), dtype=np.int64)
+            return ids, np.zeros((*mask.shape, plan.number_width), dtype=np.float32), mask
         ids, numbers = self.ids.take(places, axis=0), self.numbers.take(places, axis=0)
-        self._fill_row_columns(rows, places, ids, numbers)
+        if plan.ages or plan.gaps:
+            self._fill_row_columns(rows, places, ids, numbers)
         if not mask.all():
             # Multiplying is several times faster than assigning through the inverted mask; PADDING is 0.
             np.multiply(ids, mask[..., None], out=ids)
@@ -218,9 +245,8 @@ class EncodedStream:
     def _fill_row_columns(self, rows: Rows, places: Int, ids: Int, numbers: NDArray[np.float32]) -> None:
         """Ages count to the row's time, and the first behaviour a row may see has no gap before it."""
         plan = self.plan
-        of_row = {part.feature.of for part in plan.ids} | {number.feature.of for number in plan.numbers}
-        age = self.steps.age(rows, places) if "age" in of_row else np.empty(0)
-        first = places == self.steps.first[rows][:, None] if "gap" in of_row else np.empty(0, dtype=np.bool_)
+        age = self.steps.age(rows, places) if plan.ages else np.empty(0)
+        first = places == self.steps.first[rows][:, None] if plan.gaps else np.empty(0, dtype=np.bool_)
         for part in plan.ids:
             if part.feature.of == "age":
                 ids[..., part.column] = part.table.bucket(age)
@@ -265,8 +291,8 @@ def encode_stream(plan: StreamPlan, histories: Histories) -> EncodedStream:
 def _event_ids(plan: StreamPlan, part: IdColumns, log: Filtered, steps: Steps) -> Int:
     events = log.behaviours.events
     if part.key.startswith("item/"):
-        # Looked up and not read from the item table: an item may be known to the vocabulary without being listed.
-        return part.table.lookup(events["item"])[:, None]
+        listed = plan.source_items.id_columns.get(part.key)
+        return item_codes(part.table, listed, events["item"], log.item_rows)[:, None]
     if part.key:
         return plan.source_items.id_columns[part.key][log.item_rows]
     if part.feature.of == "type":

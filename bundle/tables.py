@@ -38,9 +38,9 @@ class IdTable:
             return np.where(ids == MISSING_ID, UNSEEN, buckets.astype(np.int64) + FIRST_REAL)
         if len(self.vocabulary) == 0:
             return np.full(ids.shape, UNSEEN, dtype=np.int64)
-        position = np.searchsorted(self.vocabulary, ids)
+        position = self.vocabulary.searchsorted(ids)
         # A missing id is never in the vocabulary (fitting leaves it out), so it needs no case of its own.
-        found = self.vocabulary[np.minimum(position, len(self.vocabulary) - 1)] == ids
+        found = self.vocabulary.take(position, mode="clip") == ids
         return np.where(found, position + FIRST_REAL, UNSEEN)
 
     def lookup_padded(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:

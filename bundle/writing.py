@@ -9,7 +9,9 @@ from bundle.conformal import CONFORMAL_FILE, Conformal
 from bundle.files import sha256_of
 from bundle.fitting import FittedSchema
 from bundle.golden import GOLDEN_FILE, GoldenRow, write_golden
+from bundle.graph_tables import TABLES_FILE
 from bundle.manifest import FILE_NAME, GRAPH_FILES, MANIFEST_FILE, SAMPLES_FILES, FileEntry, Manifest
+from bundle.stages import stage_files
 from bundle.uplift_golden import UPLIFT_GOLDEN_FILE, UpliftGoldenRow, write_uplift_golden
 
 CARD_FILE = "card.html"
@@ -109,8 +111,13 @@ def _check_graphs(graphs: Mapping[str, Path]) -> None:
 
 
 def _copy(folder: Path, graphs: Mapping[str, Path], names: Mapping[str, str]) -> None:
+    """Copy graphs, and what lies beside an ONNX graph: the tables that it shares, and its pieces where it was cut."""
     for kind, path in graphs.items():
         shutil.copyfile(path, folder / names[kind])
+        if kind == "onnx":
+            for found in (path.with_name(TABLES_FILE), *stage_files(path.parent)):
+                if found.is_file():
+                    shutil.copyfile(found, folder / found.name)
 
 
 def _finish(

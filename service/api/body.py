@@ -3,17 +3,22 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Container, Mapping
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+from starlette.types import Receive
 
 from service.api.problems import from_validation, invalid
 from service.errors import BadRequest, BodyTooLarge, Problem, WrongContentType
 from service.settings import Settings
 
 M = TypeVar("M", bound=BaseModel)
+
+JSON: Final = "application/json"
+# The headers that say something of the bodies of a request and its reply, by lower-case name.
+HEADERS: Final = frozenset({"content-type", "content-encoding", "content-length", "accept"})
 
 # Possessive, and an unclosed string reaches to the end: else a body of backslashes and quotes takes quadratic time.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -34,17 +39,33 @@ async def read(request: Request, model: type[M], settings: Settings, counts: Map
     Raises:
         ServiceError: 400, 413, 415 or 422, as the case may be.
     """
-    return validated(await read_bytes(request, settings), model, settings, counts)
+    _, raw = await read_bytes(request.headers, request.receive, settings)
+    return validated(raw, model, settings, counts)
 
 
-async def read_bytes(request: Request, settings: Settings) -> bytes:
-    """The body as it came.
+async def read_bytes(
+    headers: Mapping[str, str], receive: Receive, settings: Settings, allowed: Container[str] = (JSON,)
+) -> tuple[str, bytes]:
+    """The media type of a body and the body, as it came.
+
+    Args:
+        headers: Of the request, by lower-case name.
+        receive: Gives the body.
+        settings: Limits.
+        allowed: Media types; ``application/json`` stands for its relatives too.
 
     Raises:
         ServiceError: 400, 413 or 415, as the case may be.
     """
-    _check_headers(request, settings.server.max_body_bytes)
-    return await _read_bytes(request, settings.server.max_body_bytes, settings.server.read_timeout_s)
+    most, seconds = settings.server.max_body_bytes, settings.server.read_timeout_s
+    media_type = _check_headers(headers, most, allowed)
+    if settings.limits.deadline_ms <= seconds * 1e3:
+        return media_type, await _receive(receive, most)  # the deadline rings first, so one timer is enough
+    try:
+        async with asyncio.timeout(seconds):
+            return media_type, await _receive(receive, most)
+    except TimeoutError as error:
+        raise BadRequest(f"The body did not arrive within {seconds:g} s.") from error
 
 
 def validated(raw: bytes, model: type[M], settings: Settings, counts: Mapping[str, int]) -> M:
@@ -53,7 +74,15 @@ def validated(raw: bytes, model: type[M], settings: Settings, counts: Mapping[st
     Raises:
         ServiceError: 400 or 422, as the case may be.
     """
-    parsed = parse(raw, settings.limits.json_depth)
+    return fitting(parse(raw, settings.limits.json_depth), model, counts)
+
+
+def fitting(parsed: Any, model: type[M], counts: Mapping[str, int]) -> M:
+    """Python values as a model; see ``read``.
+
+    Raises:
+        InvalidFeatures: They do not fit.
+    """
     if isinstance(parsed, dict):
         for field, most in counts.items():
             entries = parsed.get(field)
@@ -65,32 +94,34 @@ def validated(raw: bytes, model: type[M], settings: Settings, counts: Mapping[st
         raise from_validation(error) from error
 
 
-def _check_headers(request: Request, most: int) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+def _check_headers(headers: Mapping[str, str], most: int, allowed: Container[str]) -> str:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("application/") and kind.endswith("+json"):
+        kind = JSON
+    if kind not in allowed:
         raise WrongContentType("The body must be JSON and say so: Content-Type: application/json.")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise WrongContentType("The body must not be compressed.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > most:
+    announced = headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
         raise BodyTooLarge(f"The body may take {most} bytes.")
+    return kind
 
 
-async def _read_bytes(request: Request, most: int, seconds: float) -> bytes:
+async def _receive(receive: Receive, most: int) -> bytes:
     chunks: list[bytes] = []
-    length = 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                length += len(chunk)
-                if length > most:
-                    raise BodyTooLarge(f"The body may take {most} bytes.")
-                chunks.append(chunk)
-    except TimeoutError as error:
-        raise BadRequest(f"The body did not arrive within {seconds:g} s.") from error
-    except ClientDisconnect as error:
-        raise BadRequest("The client went away before its body was complete.") from error
-    return b"".join(chunks)
+    length, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The client went away before its body was complete.")
+        chunk = message.get("body", b"")
+        length += len(chunk)
+        if length > most:
+            raise BodyTooLarge(f"The body may take {most} bytes.")
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def parse(raw: bytes, depth: int) -> Any:

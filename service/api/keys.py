@@ -12,12 +12,11 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
-from starlette.requests import Request
 
 from service.errors import BadKey, NoKey, ScopeMissing, SettingsError
 from service.settings import AuthSettings
@@ -60,8 +59,12 @@ class Keys:
         if settings.keys_file is not None:
             self._read_file(first=True)
 
-    def check(self, request: Request, scope: Scope) -> str | None:
+    def check(self, headers: Mapping[str, str], scope: Scope) -> str | None:
         """The id of the caller's key, None where no keys are needed.
+
+        Args:
+            headers: Of the request, by lower-case name.
+            scope: What the caller wants to do.
 
         Raises:
             NoKey: There is no key in the request.
@@ -71,7 +74,7 @@ class Keys:
         if not self._needed:
             return None
         self._look_for_changes()
-        given = _key_of(request)
+        given = _key_of(headers)
         if given is None:
             raise NoKey("Send an API key as 'Authorization: Bearer <key>' or as 'X-Api-Key: <key>'.")
         digest = hashlib.sha256(given).digest()
@@ -140,9 +143,9 @@ def _parse_key(number: int, entry: object) -> Key:
     return Key(entry["id"], bytes.fromhex(digest), frozenset(scopes))
 
 
-def _key_of(request: Request) -> bytes | None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+def _key_of(headers: Mapping[str, str]) -> bytes | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip().encode()
-    header = request.headers.get("x-api-key")
+    header = headers.get("x-api-key")
     return header.encode() if header else None

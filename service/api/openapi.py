@@ -1,5 +1,6 @@
 """The OpenAPI document: request bodies, problems and examples that work when pasted against the demo."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from service.api import schemas, uplift_schemas
 from service.api.problems import MEDIA_TYPE
 from service.settings import LimitSettings
 
+ARROW = "application/vnd.apache.arrow.stream"
 _REF = "#/components/schemas/{model}"
 
 _SCORE_EXAMPLES: dict[str, Any] = {
@@ -74,7 +76,7 @@ _STATUS_TEXT = {
     404: "Unknown model, version or campaign.",
     413: "The body is too large.",
     414: "The URI is too long.",
-    415: "The body is not uncompressed JSON.",
+    415: "The body is of another type, or compressed.",
     422: "The request does not fit its schema or the bundle's.",
     431: "The headers are too large.",
     500: "The service failed.",
@@ -97,15 +99,13 @@ REPLY_EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
 }
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """``openapi_extra`` of a route that reads its body itself."""
+def takes(model: type[BaseModel], binary: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads its body itself; ``binary`` describes other bodies by media type."""
+    content: dict[str, Any] = {
+        "application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}, "examples": REQUESTS[model]}
+    }
     return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}, "examples": REQUESTS[model]}
-            },
-        },
+        "requestBody": {"required": True, "content": content | _binary(binary)},
         "parameters": [
             {
                 "name": "X-Request-Deadline-Ms",
@@ -124,13 +124,23 @@ def problems_only(statuses: tuple[int, ...] = WORK_STATUSES) -> dict[int | str, 
     return {status: {"description": _STATUS_TEXT[status], "content": problem} for status in statuses}
 
 
-def answers(model: type[BaseModel], statuses: tuple[int, ...] = WORK_STATUSES) -> dict[int | str, dict[str, Any]]:
-    """``responses`` of a route: its reply, and the problems it may end in."""
+def _binary(described: Mapping[str, str] | None) -> dict[str, Any]:
+    return {
+        media_type: {"schema": {"type": "string", "format": "binary", "description": text}}
+        for media_type, text in (described or {}).items()
+    }
+
+
+def answers(
+    model: type[BaseModel], statuses: tuple[int, ...] = WORK_STATUSES, binary: Mapping[str, str] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route: its reply, and the problems it may end in; ``binary`` as in ``takes``."""
     found = problems_only(statuses)
     found[200] = {
         "description": model.__doc__ or "",
         "content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}},
     }
+    found[200]["content"] |= _binary(binary)
     if model in REPLY_EXAMPLES:
         found[200]["content"]["application/json"]["example"] = REPLY_EXAMPLES[model]
     return found

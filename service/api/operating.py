@@ -8,6 +8,7 @@ from starlette.responses import Response
 from service.api.openapi import READ_STATUSES, answers
 from service.api.problems import to_json
 from service.api.schemas import HealthReply, ModelsReply, ReadyReply
+from service.board import Place
 from service.container import Container
 from service.core.registry import Failure, Slot
 from service.metrics import CONTENT_TYPE
@@ -43,14 +44,17 @@ async def readyz(request: Request) -> Response:
     """200 where requests will be answered; a store that is away degrades the service and does not stop it."""
     container: Container = request.app.state.container
     registry, store = container.registry, container.histories.state
+    place: Place | None = getattr(request.app.state, "place", None)
+    complete = place is None or place.board.complete
     checks = {
         "models": "ok" if registry.ready() else ("none_loaded" if registry.scanned else "loading"),
         "model_store": "ok" if registry.store_problem is None else "unreadable",
         "store": store,
         "draining": "yes" if container.admission.draining else "no",
+        "workers": "ok" if complete else "starting",
     }
     store_missing = store != "ok" and container.settings.ready.require_store
-    ready = registry.ready() and not container.admission.draining and not store_missing
+    ready = registry.ready() and complete and not container.admission.draining and not store_missing
     degraded = store != "ok" or registry.store_problem is not None
     body: dict[str, Any] = {
         "status": ("degraded" if degraded else "ready") if ready else "not_ready",
@@ -81,7 +85,7 @@ async def metrics(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """Every version in the model store: whether it serves, and if not, why."""
     container: Container = request.app.state.container
-    container.gate.check(request, "read")
+    container.gate.check(request.headers, "read")
     registry, routes = container.registry, container.settings.routes
     failures = {(failure.name, failure.version): failure for failure in registry.failures}
     names = sorted(set(registry.view) | {name for name, _ in failures})

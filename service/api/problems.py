@@ -78,12 +78,18 @@ def response(error: ServiceError, request_id: str, headers: Mapping[str, str] | 
     return Response(to_json(document(error, request_id)), error.status, headers=own, media_type=MEDIA_TYPE)
 
 
+def note(error: ServiceError) -> None:
+    """A line in the log for what is our fault and no passing state."""
+    if error.status >= 500 and error.retry_after_s is None:
+        log.warning("request_failed", code=error.code)
+
+
 def to_json(body: object) -> bytes:
     """JSON bytes; text that has no UTF-8 form (half a surrogate pair in a client's key) is replaced."""
     try:
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        return orjson.dumps(_without_surrogates(body))
+        return orjson.dumps(_without_surrogates(body), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -137,8 +143,7 @@ def install(app: FastAPI) -> None:
 async def _ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
-    if error.status >= 500 and error.retry_after_s is None:
-        log.warning("request_failed", code=error.code)
+    note(error)
     return response(error, request.scope.get("request_id", ""))
 
 

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 LAST_SECOND = 2**32 - 1
-_FLOAT32_MAX = 3.4028234663852886e38
+FLOAT32_MAX = 3.4028234663852886e38
 
 # The longest id in bytes is a setting; api/ids.py checks it.
 Id = Annotated[str, Field(min_length=1, description="An id is text; write numbers as text too.")]
 Text = str
 Second = Annotated[float, Field(ge=0, le=LAST_SECOND, allow_inf_nan=False, description="Seconds since 1970-01-01 UTC.")]
-Number = Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
 # What a feature may be is the bundle's to say; it names the value by its pointer.
 FeatureValue = Annotated[
     Any,

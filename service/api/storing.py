@@ -27,7 +27,7 @@ async def behaviours(request: Request) -> Response:
     """Append behaviours; the reply comes after the write."""
     container: Container = request.app.state.container
     limits = container.settings.limits
-    async with container.gate.enter(request, "write"):
+    async with container.gate.enter(request.headers, "write"):
         asked = await body.read(request, BehavioursRequest, container.settings, {"events": limits.events})
         ids_fit(asked, limits.id_bytes)
         events = [Event(one.user_id, one.item_id, int(one.ts), one.type, one.value) for one in asked.events]
@@ -40,7 +40,7 @@ async def users(request: Request) -> Response:
     """Store user features; they replace what was stored for these users."""
     container: Container = request.app.state.container
     limits = container.settings.limits
-    async with container.gate.enter(request, "write"):
+    async with container.gate.enter(request.headers, "write"):
         asked = await body.read(request, UsersRequest, container.settings, {"users": limits.users})
         ids_fit(asked, limits.id_bytes)
         problems = [problem for number, one in enumerate(asked.users) for problem in _not_plain(number, one.features)]
@@ -56,7 +56,7 @@ async def users(request: Request) -> Response:
 async def delete_user(request: Request, user_id: str) -> Response:
     """Forget a user's behaviours and features."""
     container: Container = request.app.state.container
-    async with container.gate.enter(request, "write"):
+    async with container.gate.enter(request.headers, "write"):
         deleted = await _written(container.store.delete_user(user_id))
         container.histories.forget(user_id)
     return Response(to_json({"deleted": deleted}), media_type="application/json")

@@ -1,7 +1,4 @@
-"""The reply to /uplift, written from columns: thousands of users share one shape, so no object is built for any.
-
-Numbers go to JSON a whole matrix at a time; NaN becomes null there. The texts between them are the same for all users.
-"""
+"""The reply to /uplift, written from columns: thousands of users share one shape, so no object is built for any."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,54 +8,18 @@ import orjson
 from numpy.typing import NDArray
 
 from bundle.effects import OVERLAP
-from service.core.recommending import CONTROL, NOTHING
+from service.core.recommending import CONTROL, NOTHING, Recommended
 from service.core.treating import Curve, Treated
 from service.core.uplifter import UpliftAnswer
+from service.text.columns import Number, ObjectColumns, Piece, Series
+from service.text.writing import between
 
 Float = NDArray[np.float64]
-Tokens = list[bytes]
-
-_EMPTY = b"[]"
+Int = NDArray[np.int64]
 
 
-class ObjectColumns:
-    """U JSON objects of one shape, side by side: texts that all of them share and columns of their own values.
-
-    Args:
-        count: U.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._columns: list[Tokens] = []
-        self._template = b""
-
-    def text(self, text: bytes) -> None:
-        """The same for every object."""
-        self._template += text.replace(b"%", b"%%")
-
-    def value(self, tokens: Tokens) -> None:
-        """One JSON value an object, (U,)."""
-        self._template += b"%b"
-        self._columns.append(tokens)
-
-    def members(self, names: Sequence[bytes], columns: Sequence[Tokens]) -> None:
-        """The members of an object, by name."""
-        for place, (name, tokens) in enumerate(zip(names, columns, strict=True)):
-            self.text((b"," if place else b"") + name + b":")
-            self.value(tokens)
-
-    def joined(self) -> bytes:
-        """The objects one after another."""
-        width = len(self._columns)
-        tokens: Tokens = [b""] * (width * self._count)
-        for place, column in enumerate(self._columns):
-            tokens[place::width] = column
-        return (self._template * self._count) % tuple(tokens)
-
-
-def to_bytes(request_id: str, answer: UpliftAnswer, user_ids: Sequence[str]) -> bytes:
-    """The whole reply as JSON."""
+def to_bytes(request_id: str, answer: UpliftAnswer, user_ids: Piece) -> bytes:
+    """The whole reply as JSON; ``user_ids`` are JSON strings."""
     head = orjson.dumps({"request_id": request_id, "model": {"name": answer.model, "version": answer.version}})
     tail: dict[str, Any] = {}
     budget = answer.treated.recommended.budget
@@ -71,125 +32,104 @@ def to_bytes(request_id: str, answer: UpliftAnswer, user_ids: Sequence[str]) -> 
         }
     tail |= {"degraded": answer.degraded, "warnings": answer.warnings}
     users = _users(answer.treated, answer.control, user_ids)
-    return b"".join((head[:-1], b',"users":[', users[1:], b"],", orjson.dumps(tail)[1:]))
+    return between(head[:-1] + b',"users":[', users, b"]," + orjson.dumps(tail)[1:])
 
 
-def _users(treated: Treated, control: str, user_ids: Sequence[str]) -> bytes:
-    """The users' objects, each with a comma before it."""
+def _users(treated: Treated, control: str, user_ids: Piece) -> ObjectColumns:
+    """The users' objects."""
     arms = [orjson.dumps(name) for name in treated.asked.names]
     with_control = [orjson.dumps(control), *arms]
-    rows = ObjectColumns(len(user_ids))
-    rows.text(b',{"user_id":')
-    rows.value(_texts(user_ids))
+    rows = ObjectColumns(len(treated.outcomes))
+    rows.text(b'{"user_id":')
+    rows.value(user_ids)
     rows.text(b',"outcomes":{')
-    rows.members(with_control, numbers(treated.outcomes))
+    rows.members(with_control, treated.outcomes)
     rows.text(b'},"effects":{')
-    rows.members(arms, numbers(treated.effects))
+    rows.members(arms, treated.effects)
     rows.text(b"}")
     if treated.intervals is not None:
-        rows.text(b',"intervals":{')
-        rows.members(arms, _ranges(*treated.intervals))
-        rows.text(b"}")
-    rows.text(b',"propensity":')
+        _intervals(rows, arms, *treated.intervals)
     if treated.propensity is None:
-        rows.text(b"null")
+        rows.text(b',"propensity":null')
     else:
-        rows.text(b"{")
-        rows.members(with_control, numbers(treated.propensity))
+        rows.text(b',"propensity":{')
+        rows.members(with_control, treated.propensity)
         rows.text(b"}")
     rows.text(b',"overlap":')
-    rows.value(_overlap(treated.overlap, treated.asked.names))
+    _overlap(rows, treated.overlap, treated.asked.names)
     if treated.asked.shown != "none":
-        rows.text(b',"dose_response":{')
         _curves(rows, arms, treated.curves)
-        rows.text(b"}")
     rows.text(b',"recommended":')
-    for tokens in _recommended(treated, with_control):
-        rows.value(tokens)
+    _recommended(rows, treated.recommended, with_control)
     rows.text(b',"warnings":')
-    rows.value(_warnings(treated.notes, len(user_ids)))
+    _warnings(rows, treated.notes)
     rows.text(b"}")
-    return rows.joined()
+    return rows
 
 
-def _texts(texts: Sequence[str]) -> Tokens:
-    """Each text as JSON."""
-    together = orjson.dumps(list(texts))
-    if b"\\" in together:  # one holds a quote, and may hold whatever stands between two texts
-        return [orjson.dumps(text) for text in texts]
-    return [b'"' + text + b'"' for text in together[2:-2].split(b'","')]
+def _intervals(rows: ObjectColumns, arms: Sequence[bytes], lower: Float, upper: Float) -> None:
+    """Two numbers an arm, or null where there is no interval."""
+    rows.text(b',"intervals":{')
+    known = ~np.isnan(lower + upper)
+    for place, arm in enumerate(arms):
+        flags = known[:, place]
+        rows.text((b"," if place else b"") + arm + b":")
+        rows.either(flags, b"[", b"null")
+        rows.value(Number(lower[:, place], flags))
+        rows.either(flags, b",", b"")
+        rows.value(Number(upper[:, place], flags))
+        rows.either(flags, b"]", b"")
+    rows.text(b"}")
 
 
-def numbers(matrix: Float) -> list[Tokens]:
-    """Columns of a matrix (U, N) as JSON numbers; NaN is null."""
-    width = matrix.shape[1]
-    tokens = orjson.dumps(np.ascontiguousarray(matrix).ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    return [tokens[place::width] for place in range(width)]
-
-
-def lists(matrix: NDArray[Any]) -> Tokens:
-    """Rows of a matrix (U, N) as JSON arrays."""
-    rows = orjson.dumps(np.ascontiguousarray(matrix), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-    return [b"[" + row + b"]" for row in rows]
-
-
-def _ranges(lower: Float, upper: Float) -> list[Tokens]:
-    columns = []
-    for low, high in zip(numbers(lower), numbers(upper), strict=True):
-        both = zip(low, high, strict=True)
-        columns.append([b"null" if a == b"null" else b"[" + a + b"," + b + b"]" for a, b in both])
-    return columns
-
-
-def _overlap(flags: NDArray[np.int8], names: Sequence[str]) -> Tokens:
+def _overlap(rows: ObjectColumns, flags: NDArray[np.int8], names: Sequence[str]) -> None:
     """One object a user; few different ones occur, so each is written once."""
-    known: dict[bytes, bytes] = {}
-    tokens = []
-    for key in _keys(flags):
-        if key not in known:
-            words = [OVERLAP[flag] for flag in np.frombuffer(key, dtype=np.int8)]
-            known[key] = orjson.dumps(dict(zip(names, words, strict=True)))
-        tokens.append(known[key])
-    return tokens
+    index, different = _distinct(flags)
+    words = [[OVERLAP[flag] for flag in row] for row in different.tolist()]
+    rows.choice(index, [orjson.dumps(dict(zip(names, row, strict=True))) for row in words])
 
 
-def _warnings(notes: Mapping[str, NDArray[np.bool_]], count: int) -> Tokens:
+def _warnings(rows: ObjectColumns, notes: Mapping[str, NDArray[np.bool_]]) -> None:
     """One array of remarks a user."""
     if not notes:
-        return [_EMPTY] * count
-    texts = list(notes)
-    known: dict[bytes, bytes] = {}
-    tokens = []
-    for key in _keys(np.stack(list(notes.values()), axis=1)):
-        if key not in known:
-            known[key] = orjson.dumps([text for text, said in zip(texts, key, strict=True) if said])
-        tokens.append(known[key])
-    return tokens
+        rows.text(b"[]")
+        return
+    index, different = _distinct(np.stack(list(notes.values()), axis=1).view(np.int8))
+    said = [[text for text, holds in zip(notes, row, strict=True) if holds] for row in different.tolist()]
+    rows.choice(index, [orjson.dumps(texts) for texts in said])
 
 
-def _keys(matrix: NDArray[Any]) -> list[bytes]:
-    """Each row of single bytes (U, N) as one key."""
-    data, width = np.ascontiguousarray(matrix).tobytes(), matrix.shape[1]
-    return [data[start : start + width] for start in range(0, len(data), width)]
+def _distinct(matrix: NDArray[np.int8]) -> tuple[Int, NDArray[np.int8]]:
+    """For each row of (U, N) which of the different rows (D, N) it is."""
+    if (matrix == matrix[0]).all():
+        return np.zeros(len(matrix), dtype=np.int64), matrix[:1]
+    width = matrix.shape[1]
+    keys = np.ascontiguousarray(matrix).view(f"S{width}").ravel()
+    _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+    return index, matrix[first]
 
 
 def _curves(rows: ObjectColumns, arms: Sequence[bytes], curves: Mapping[int, Curve]) -> None:
+    rows.text(b',"dose_response":{')
     for number, (place, curve) in enumerate(curves.items()):
         doses = orjson.dumps(curve.doses, option=orjson.OPT_SERIALIZE_NUMPY)
         rows.text((b"," if number else b"") + arms[place] + b':{"dose":' + doses + b',"outcome":')
-        rows.value(lists(curve.outcomes))
+        rows.value(Series(curve.outcomes))
         rows.text(b',"supported":')
-        rows.value(lists(curve.supported))
+        index, different = _distinct(curve.supported.view(np.int8))
+        rows.choice(index, [orjson.dumps(row.astype(np.bool_).tolist()) for row in different])
         rows.text(b"}")
+    rows.text(b"}")
 
 
-def _recommended(treated: Treated, names: Sequence[bytes]) -> tuple[Tokens, ...]:
-    """Five columns that make one value: null, or treatment, dose and gain."""
-    heads = {NOTHING: b"null"} | {arm: b'{"treatment":' + name + b',"dose":' for arm, name in enumerate(names)}
-    found = treated.recommended
-    arms = found.arm.tolist()
-    doses, gains = numbers(np.stack([found.dose, found.gain], axis=1))
-    head, between, end = [heads[arm] for arm in arms], [b',"expected_gain":'] * len(arms), [b"}"] * len(arms)
-    for row in np.flatnonzero(found.arm == NOTHING).tolist():
-        doses[row] = between[row] = gains[row] = end[row] = b""
-    return head, doses, between, gains, end
+def _recommended(rows: ObjectColumns, found: Recommended, names: Sequence[bytes]) -> None:
+    """Null, or treatment, dose and gain."""
+    known = found.arm != NOTHING
+    rows.choice(found.arm - NOTHING, [b"null", *(b'{"treatment":' + name + b',"dose":' for name in names)])
+    if np.isnan(found.dose).all():
+        rows.either(known, b'null,"expected_gain":', b"")
+    else:
+        rows.value(Number(found.dose, known))
+        rows.either(known, b',"expected_gain":', b"")
+    rows.value(Number(found.gain, known))
+    rows.either(known, b"}", b"")

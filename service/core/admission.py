@@ -1,10 +1,7 @@
 """How many requests are worked on at once, how many may wait, and who is sent away at once."""
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from service.errors import Draining, Overloaded
 from service.metrics import Metrics
@@ -33,23 +30,13 @@ class Admission:
         self._mean_s = 0.0
         self.draining = False
 
-    @asynccontextmanager
-    async def place(self, seconds_left: float) -> AsyncIterator[float]:
-        """Hold a place while the block runs; yields the seconds waited for it.
+    async def enter(self, seconds_left: float) -> None:
+        """Take a place, which ``leave`` must give back.
 
         Raises:
             Draining: The server is stopping.
             Overloaded: The queue is full, or the wait would outlast ``seconds_left``.
         """
-        started = time.perf_counter()
-        await self._enter(seconds_left)
-        entered = time.perf_counter()
-        try:
-            yield entered - started
-        finally:
-            self._leave(time.perf_counter() - entered)
-
-    async def _enter(self, seconds_left: float) -> None:
         if self.draining:
             self._metrics.shed.labels("draining").inc()
             raise Draining("The server is stopping; send the request to another one.")
@@ -80,7 +67,8 @@ class Admission:
         finally:
             self._metrics.queued.set(len(self._waiting))
 
-    def _leave(self, seconds: float) -> None:
+    def leave(self, seconds: float) -> None:
+        """Give a place back after so many seconds of work."""
         self._mean_s += _NEWEST * (seconds - self._mean_s)
         self._hand_over()
 

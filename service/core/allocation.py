@@ -68,13 +68,10 @@ class _Points:
         return _Points(self.user[keep], self.option[keep], self.cost[keep], self.gain[keep])
 
 
-def unlimited(options: Options) -> Allocation:
-    """Everybody's best option; ties go to the one named first, and so to the control and to smaller doses."""
+def unlimited(options: Options) -> Int:
+    """Everybody's best option (U,); ties go to the one named first, and so to the control and to smaller doses."""
     gain = np.where(options.allowed & ~np.isnan(options.gain), options.gain, -np.inf)
-    choice = gain.argmax(axis=1)
-    rows = np.arange(len(choice))
-    spent, won = math.fsum(options.cost[rows, choice].tolist()), math.fsum(gain[rows, choice].tolist())
-    return Allocation(choice, spent, won, 0.0)
+    return np.asarray(gain.argmax(axis=1), dtype=np.int64)
 
 
 def allocate(options: Options, user_ids: Sequence[str], total: float) -> Allocation:

@@ -79,15 +79,12 @@ class Network:
             outcome, logits, *curve = [found[name] for name in self.part.outputs]
         except KeyError as error:
             raise EngineError(f"the graph has no output {error}") from error
-        curves = curve[0] if curve else np.empty((*outcome.shape, 0), dtype=np.float32)
-        propensity = np.full(outcome.shape, np.nan)
-        if self.part.propensity == "estimated":
-            propensity = effects.propensities(logits)
+        estimated = self.part.propensity == "estimated"
         density = found.get(DENSITY)
         return Predicted(
             outcomes=effects.outcomes(outcome, scale),
-            propensity=propensity,
-            curves=effects.outcomes(curves, scale),
+            propensity=effects.propensities(logits) if estimated else np.full(outcome.shape, np.nan),
+            curves=effects.outcomes(curve[0], scale) if curve else np.empty((*outcome.shape, 0)),
             density=None if density is None else density.astype(np.float64),
         )
 

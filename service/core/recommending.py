@@ -70,21 +70,30 @@ class _Offers:
     dose: Float
 
 
-def recommend(asked: Asked, candidates: Candidates, user_ids: Sequence[str]) -> Recommended:
-    """Choose for every user; see the module."""
+def recommend(asked: Asked, candidates: Candidates, user_ids: Sequence[str | None]) -> Recommended:
+    """Choose for every user; see the module.
+
+    Args:
+        asked: The question.
+        candidates: What there is to choose from.
+        user_ids: (U,); looked at with a budget only.
+    """
     offers = _offers(asked, candidates)
     budget = asked.question.budget
+    allocation = None
     if budget is None:
-        chosen = unlimited(offers.options)
+        choice = unlimited(offers.options)
     else:
-        chosen = allocate(_within(offers.options, budget.total), user_ids, budget.total)
-    rows = np.arange(len(user_ids))
+        ids = [user_id or "" for user_id in user_ids]
+        allocation = allocate(_within(offers.options, budget.total), ids, budget.total)
+        choice = allocation.choice
+    rows = np.arange(len(candidates.control))
     nothing = np.isnan(candidates.control) | ~candidates.eligible.any(axis=1)
     return Recommended(
-        arm=np.where(nothing, NOTHING, offers.arm[chosen.choice]),
-        dose=offers.dose[rows, chosen.choice],
-        gain=np.where(nothing, np.nan, offers.options.gain[rows, chosen.choice]),
-        budget=None if budget is None else chosen,
+        arm=np.where(nothing, NOTHING, offers.arm[choice]),
+        dose=offers.dose[rows, choice],
+        gain=np.where(nothing, np.nan, offers.options.gain[rows, choice]),
+        budget=allocation,
     )
 
 
@@ -98,6 +107,23 @@ def _within(options: Options, total: float) -> Options:
 
 
 def _offers(asked: Asked, candidates: Candidates) -> _Offers:
+    return _dosed_offers(asked, candidates) if candidates.curves else _plain_offers(asked, candidates)
+
+
+def _plain_offers(asked: Asked, candidates: Candidates) -> _Offers:
+    """One option a treatment: none has a dose."""
+    users, arms = candidates.outcomes.shape
+    cost = np.array([0.0, *(_cost(asked, place, np.array(np.nan)) for place in range(arms))])
+    gain = np.zeros((users, arms + 1))
+    gain[:, 1:] = _value(asked) * candidates.outcomes - cost[1:] - _value(asked) * candidates.control[:, None]
+    allowed = np.ones((users, arms + 1), dtype=np.bool_)
+    allowed[:, 1:] = candidates.eligible
+    options = Options(gain, np.broadcast_to(cost, gain.shape), allowed)
+    return _Offers(options, np.arange(arms + 1), np.broadcast_to(np.nan, gain.shape))
+
+
+def _dosed_offers(asked: Asked, candidates: Candidates) -> _Offers:
+    """One option a treatment without a dose, one a dose for the others."""
     users = len(candidates.control)
     gains, costs, allowed = [np.zeros((users, 1))], [np.zeros((users, 1))], [np.ones((users, 1), dtype=np.bool_)]
     doses, arms = [np.full((users, 1), np.nan)], [np.zeros(1, dtype=np.int64)]

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -94,6 +94,38 @@ class _Name:
     on_disk: tuple[str, ...] = ()
 
 
+class Lease:
+    """A version held while a block runs.
+
+    Args:
+        resolver: Finds it, as the block begins.
+        spec: What the request names.
+        kind: What it must be.
+    """
+
+    __slots__ = ("_kind", "_resolver", "_slot", "_spec")
+
+    def __init__(self, resolver: Resolver, spec: str | None, kind: Kind) -> None:
+        self._resolver = resolver
+        self._spec = spec
+        self._kind: Kind = kind
+
+    def __enter__(self) -> Version:
+        """The version.
+
+        Raises:
+            UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``.
+        """
+        while not (slot := self._resolver.resolve(self._spec, self._kind)).acquire():
+            pass  # retired in this very moment: the view has its successor
+        self._slot = slot
+        return slot.served
+
+    def __exit__(self, *_: object) -> None:
+        """Let go."""
+        self._slot.release()
+
+
 class Registry:
     """Scans the store in a thread of its own; requests only read an immutable view.
 
@@ -118,7 +150,7 @@ class Registry:
         self._load: Loader = load or (
             lambda path: open_version(
                 path,
-                EngineOptions(settings.engine, threads.intra, threads.inter),
+                EngineOptions(settings.engine, threads.intra, threads.inter, settings.kernel),
                 Limits(file_bytes=settings.max_bytes, total_bytes=settings.max_bytes),
                 expected=(path.parent.name, path.name),
             )
@@ -154,18 +186,7 @@ class Registry:
         Raises:
             UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``; as the block begins.
         """
-        return self._leased(spec, kind)
-
-    @contextmanager
-    def _leased(self, spec: str | None, kind: Kind) -> Iterator[Version]:
-        while True:
-            slot: Slot = self._resolver.resolve(spec, kind)
-            if slot.acquire():
-                break
-        try:
-            yield slot.served
-        finally:
-            slot.release()
+        return Lease(self._resolver, spec, kind)
 
     def ready(self) -> bool:
         """Whether every required name (or, if none is required, any name) has a warm version."""
@@ -288,7 +309,7 @@ class Registry:
             self._publish()  # first out of the view, then closed
         for slot in retired.values():
             served = slot.served
-            self._metrics.model_info.remove(served.name, served.version, served.manifest.network)
+            self._metrics.retire(served.name, served.version, served.manifest.network)
             slot.retire()
 
     def _publish(self) -> None:

@@ -1,16 +1,13 @@
 """One request from its version to its scores: resolve, read the history, encode, run, correct. Forward only."""
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from bundle.errors import FeatureError, NonFiniteLogits
-from bundle.request import ScoreQuery, StoredUser
+from bundle.request import ScoreQuery
 from service.behaviours.histories import Histories, History
+from service.core.engine_threads import EngineThreads
 from service.core.registry import Registry
 from service.core.version import Scored, ServedVersion
 from service.engines.base import EngineError
@@ -20,8 +17,7 @@ from service.metrics import Metrics
 PRIOR = "prior"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Everything the reply to /score is made of."""
 
     model: str
@@ -40,7 +36,7 @@ class Scorer:
         registry: Which versions serve.
         histories: Where histories come from.
         metrics: Times each stage apart.
-        executor: Where graphs run.
+        engines: Where graphs run.
         ignore_unknown: Drop feature names that the bundle does not know instead of refusing the request.
     """
 
@@ -49,7 +45,7 @@ class Scorer:
         registry: Registry,
         histories: Histories,
         metrics: Metrics,
-        executor: ThreadPoolExecutor,
+        engines: EngineThreads,
         *,
         ignore_unknown: bool,
     ) -> None:
@@ -57,7 +53,7 @@ class Scorer:
         self._histories = histories
         self._metrics = metrics
         self._ignore_unknown = ignore_unknown
-        self._executor = executor
+        self._engines = engines
 
     async def score(self, query: ScoreQuery, model: str | None) -> Answer:
         """Score one slate with the version that ``model`` names.
@@ -70,10 +66,7 @@ class Scorer:
             warnings: list[str] = []
             if self._ignore_unknown:
                 query = _without_unknown(query, version, warnings)
-            stored = None
-            if history.user is not None:
-                stored = StoredUser(behaviours=history.user.behaviours, features=dict(history.user.features))
-            scored = await self._run(version, query, stored, history.lost)
+            scored = await self._run(version, query, history)
         return self._answer(version, scored, history, warnings)
 
     async def _history(self, query: ScoreQuery) -> History:
@@ -87,10 +80,15 @@ class Scorer:
         self._metrics.stages["behaviours"].observe(perf_counter() - started)
         return history
 
-    async def _run(self, version: ServedVersion, query: ScoreQuery, stored: StoredUser | None, lost: bool) -> Scored:
-        loop = asyncio.get_running_loop()
+    async def _run(self, version: ServedVersion, query: ScoreQuery, history: History) -> Scored:
         try:
-            return await loop.run_in_executor(self._executor, _score, version, query, stored, lost)
+            if version.takes_long(query, history.user):
+                return await self._engines.run(_score, version, query, history)
+            # Encoding is shorter than handing over what is to be encoded, and a graph that runs meanwhile is not
+            # interrupted for it.
+            prepared = version.prepare(query, history.user)
+            ran = await self._engines.run(version.run, prepared)
+            return version.finish(prepared, ran, without_history=history.lost)
         except FeatureError as error:
             raise invalid_features(error) from error
         except (EngineError, NonFiniteLogits) as error:
@@ -113,13 +111,13 @@ class Scorer:
                 metrics.unseen.labels(version.name, field).inc(count)
         for task, probabilities in scored.probabilities.items():
             # The mean of the slate: a thousand observations a request would cost more than the scores.
-            metrics.scores.labels(version.name, task).observe(float(np.mean(probabilities)))
-        warnings += (f"missing_feature:{name}" for name in scored.missing)
+            metrics.scores.labels(version.name, task).observe(float(probabilities.sum()) / probabilities.size)
+        warnings += [f"missing_feature:{name}" for name in scored.missing]
         return Answer(version.name, version.version, version.tasks, scored, history, degraded, warnings)
 
 
-def _score(version: ServedVersion, query: ScoreQuery, stored: StoredUser | None, lost: bool) -> Scored:
-    return version.score(query, stored, without_history=lost)
+def _score(version: ServedVersion, query: ScoreQuery, history: History) -> Scored:
+    return version.score(query, history.user, without_history=history.lost)
 
 
 def invalid_features(error: FeatureError) -> InvalidFeatures:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from bundle import effects
 from bundle.population import Population, UpliftQuery, unseen_values
-from bundle.request import StoredUser
 from bundle.treatment import DoseScale
+from bundle.user_columns import StoredLike, UserColumns
 from service.core.estimates import Predicted
 from service.core.question import Asked
 from service.core.recommending import Candidates, Recommended, recommend
@@ -73,9 +73,30 @@ class Treated:
 class Users:
     """Whom to answer for: the query, what the store holds, and whose stored features could not be read."""
 
-    query: UpliftQuery
-    stored: Sequence[StoredUser | None] | None = None
+    query: UpliftQuery | UserColumns
+    stored: Sequence[StoredLike | None] | None = None
     lost: Flags | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """U users as the graph takes them: a few arrays, and none of the values that they were made of.
+
+    Attributes:
+        user_ids: (U,) as budgets need them; empty where nobody asked for one.
+        inputs: Of the graph.
+        notes: Remark about what was given -> (U,) whom it concerns.
+        lost: (U,) whose stored features could not be read; None where nothing was.
+        unseen: Field -> number of values without a row of their own.
+        seconds: That it took.
+    """
+
+    user_ids: Sequence[str | None]
+    inputs: Inputs
+    notes: dict[str, Flags]
+    lost: Flags | None
+    unseen: dict[str, int]
+    seconds: float
 
 
 def treat(version: UpliftVersion, users: Users, asked: Asked) -> Treated:
@@ -85,25 +106,44 @@ def treat(version: UpliftVersion, users: Users, asked: Asked) -> Treated:
         FeatureError: A feature does not fit the bundle's schema; the problems name JSON pointers.
         EngineError: A graph failed.
     """
+    return treat_prepared(version, prepare(version, users, asked), asked)
+
+
+def prepare(version: UpliftVersion, users: Users, asked: Asked) -> Prepared:
+    """Encode a block of users.
+
+    Raises:
+        FeatureError: See ``treat``.
+    """
     started = time.perf_counter()
     population = version.population(users.query, users.stored)
     encoded = version.encode(population)
-    inputs = encoded.take(None)
-    encoded_at = time.perf_counter()
-    run = _Run(version, asked, inputs)
+    return Prepared(
+        user_ids=() if asked.question.budget is None else users.query.user_ids,
+        inputs=encoded.take(None),
+        notes=_feature_notes(population, unseen_values(version.bundle.fitted, population.rows, encoded)),
+        lost=users.lost,
+        unseen=dict(encoded.unseen),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def treat_prepared(version: UpliftVersion, users: Prepared, asked: Asked) -> Treated:
+    """Answer a question for a block of encoded users.
+
+    Raises:
+        EngineError: See ``treat``.
+    """
+    started = time.perf_counter()
+    run = _Run(version, asked, users.inputs)
     ran_at = time.perf_counter()
-    notes = _feature_notes(population, unseen_values(version.bundle.fitted, population.rows, encoded))
+    notes = dict(users.notes)
     estimates = run.estimates()
     eligible = run.eligible(estimates, users.lost, notes)
     intervals = run.intervals(notes) if asked.question.interval is not None else None
-    recommended = recommend(asked, run.candidates(estimates, eligible), _ids(users.query))
-    if users.lost is not None and users.lost.any():
+    recommended = recommend(asked, run.candidates(estimates, eligible), users.user_ids)
+    if users.lost is not None:
         notes["features_unknown"] = users.lost
-    seconds: dict[Stage, float] = {
-        "encode": encoded_at - started,
-        "engine": ran_at - encoded_at,
-        "correct": time.perf_counter() - ran_at,
-    }
     return Treated(
         asked=asked,
         outcomes=estimates.outcomes,
@@ -115,8 +155,8 @@ def treat(version: UpliftVersion, users: Users, asked: Asked) -> Treated:
         recommended=recommended,
         notes={text: flags for text, flags in notes.items() if flags.any()},
         warnings=_warnings(version, asked),
-        unseen=dict(encoded.unseen),
-        seconds=seconds,
+        unseen=users.unseen,
+        seconds={"encode": users.seconds, "engine": ran_at - started, "correct": time.perf_counter() - ran_at},
     )
 
 
@@ -186,15 +226,17 @@ class _Run:
         unsure = found.overlap == effects.VIOLATED
         if self.version.part.propensity == "estimated":
             unsure |= found.overlap == effects.UNKNOWN
-        for place, name in enumerate(self.asked.names):
-            notes[f"non_finite:{name}"] = ~known[:, place] & ~np.isnan(found.outcomes[:, 0])
-            if place in found.curves:
-                notes[f"dose_unsupported:{name}"] = ~found.at_dose[place].supported[:, 0]
-                curve = found.curves[place]
-                known[:, place] = (curve.supported & ~np.isnan(curve.outcomes)).any(axis=1)
-            if not self.asked.question.allow_extrapolation:
+        if not known.all():
+            with_control = ~np.isnan(found.outcomes[:, 0])
+            notes[f"non_finite:{self.version.part.control}"] = ~with_control
+            for place, name in enumerate(self.asked.names):
+                notes[f"non_finite:{name}"] = ~known[:, place] & with_control
+        for place, curve in found.curves.items():
+            notes[f"dose_unsupported:{self.asked.names[place]}"] = ~found.at_dose[place].supported[:, 0]
+            known[:, place] = (curve.supported & ~np.isnan(curve.outcomes)).any(axis=1)
+        if not self.asked.question.allow_extrapolation and unsure.any():
+            for place, name in enumerate(self.asked.names):
                 notes[f"recommendation_withheld:{name}"] = unsure[:, place] & known[:, place]
-        notes[f"non_finite:{self.version.part.control}"] = np.isnan(found.outcomes[:, 0])
         open_to = known if self.asked.question.allow_extrapolation else known & ~unsure
         return open_to if lost is None else open_to & ~lost[:, None]
 
@@ -263,7 +305,3 @@ def _warnings(version: UpliftVersion, asked: Asked) -> list[str]:
     if question.budget is not None:
         found += (f"no_cost:{name}" for name in asked.names if name not in question.budget.costs)
     return found
-
-
-def _ids(query: UpliftQuery) -> list[str]:
-    return [user.user_id or "" for user in query.users]

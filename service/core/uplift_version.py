@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,23 @@ from bundle.encode import EncodedRows, Encoder
 from bundle.errors import BundleRefused, FeatureError
 from bundle.loading import Bundle, Limits
 from bundle.population import Population, UpliftQuery, rows_from_users
-from bundle.request import StoredUser
+from bundle.schema import FeatureSchema, IdFeature, NumberFeature
 from bundle.treatment import UpliftPart
 from bundle.uplift_golden import UpliftGoldenRow
 from bundle.uplift_inputs import graph_inputs
+from bundle.user_columns import StoredLike, UserColumns
 from service.core.estimates import Network
 from service.core.intervals import Intervals
 from service.core.version import GOLDEN_TOLERANCE, open_named
 from service.engines.base import EngineError
 from service.engines.opening import EngineName, EngineOptions, open_engine
+
+
+class Told(NamedTuple):
+    """A feature that a request may give of a user: a number, an id, or several ids."""
+
+    name: str
+    kind: Literal["number", "id", "ids"]
 
 
 class UpliftVersion:
@@ -45,16 +53,17 @@ class UpliftVersion:
         self._encoder: Encoder = bundle.encoder
         features = [f for f in bundle.fitted.schema.feature if f.name != bundle.fitted.schema.ids.user]
         self.feature_names = frozenset(f.name for f in features)
-        self.given_names = frozenset(f.name for f in features if f.kind in ("id", "number"))
+        self.told = told_of(bundle.fitted.schema)
+        self.given_names = frozenset(feature.name for feature in self.told)
         self.reads_behaviours = self.feature_names != self.given_names
 
-    def population(self, query: UpliftQuery, stored: Sequence[StoredUser | None] | None) -> Population:
+    def population(self, users: UpliftQuery | UserColumns, stored: Sequence[StoredLike | None] | None) -> Population:
         """Users as rows.
 
         Raises:
             FeatureError: A feature does not fit the bundle's schema; the problems name JSON pointers.
         """
-        return rows_from_users(self.bundle.fitted, query, stored)
+        return rows_from_users(self.bundle.fitted, users, stored)
 
     def encode(self, population: Population) -> EncodedRows:
         """Rows as the graph's inputs."""
@@ -103,6 +112,17 @@ class UpliftVersion:
         self.network.close()
 
 
+def told_of(schema: FeatureSchema) -> tuple[Told, ...]:
+    """What users may be told by, in declared order."""
+    found: list[Told] = []
+    for feature in schema.feature:
+        if isinstance(feature, NumberFeature):
+            found.append(Told(feature.name, "number"))
+        elif isinstance(feature, IdFeature) and feature.name != schema.ids.user:
+            found.append(Told(feature.name, "id" if feature.max_values == 1 else "ids"))
+    return tuple(found)
+
+
 def load_uplift(
     path: Path,
     engine: EngineName = "onnx",
@@ -146,9 +166,9 @@ def uplift_version(bundle: Bundle, options: EngineOptions) -> UpliftVersion:
 def _open_network(bundle: Bundle, part: UpliftPart, options: EngineOptions) -> Network:
     inputs = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
     outputs = [spec.name for spec in bundle.manifest.outputs]
-    engine = open_engine(bundle.graph_bytes(options.engine), inputs, outputs, options)
+    engine = open_engine(bundle.graph(options.engine), inputs, outputs, options)
     if part.samples is None:
         return Network(part, engine, None)
     if part.samples.method == "mc_dropout":
         inputs = {**inputs, "noise": "float32"}
-    return Network(part, engine, open_engine(bundle.samples_bytes(options.engine), inputs, ["samples"], options))
+    return Network(part, engine, open_engine(bundle.samples_graph(options.engine), inputs, ["samples"], options))

@@ -3,33 +3,34 @@
 ``ctrlift score`` uses this class too, so that a file and a request get their scores from the same code.
 """
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle.correct import HIGHEST, LOWEST, logit
-from bundle.encode import Encoder, Rows
+from bundle.encode import EncodedRows, Encoder, Rows
 from bundle.errors import BundleRefused, FeatureError
 from bundle.loading import Bundle, Limits, open_bundle
-from bundle.request import ScoreQuery, StoredUser, rows_from_query
+from bundle.request import ScoreQuery, rows_from_query
+from bundle.schema_checks import history_features
+from bundle.user_columns import StoredLike
 from service.engines.base import Engine, EngineError
-from service.engines.opening import EngineName, EngineOptions, open_engine
+from service.engines.opening import EngineName, EngineOptions, KernelChoice, faster_engine, open_engine
 
-__all__ = ["EngineName", "Scored", "ServedVersion", "Stage", "load_version", "served_version"]
+__all__ = ["EngineName", "Prepared", "Ran", "Scored", "ServedVersion", "Stage", "load_version", "served_version"]
 
 Stage = Literal["encode", "engine", "correct"]
 
 GOLDEN_TOLERANCE = 1e-4
+_LONG = 10_000  # values that encoding looks at one way or another
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """Scores of U users for C candidates each.
 
     Attributes:
@@ -51,6 +52,27 @@ class Scored:
     seconds: Mapping[Stage, float]
 
 
+class Prepared(NamedTuple):
+    """Encoded rows on their way to the graph.
+
+    Attributes:
+        encoded: For what is said of them besides the scores.
+        inputs: The graph's.
+        seconds: Time that encoding took.
+    """
+
+    encoded: EncodedRows
+    inputs: Mapping[str, NDArray[Any]]
+    seconds: float
+
+
+class Ran(NamedTuple):
+    """What the graph returned, (U, C, K) float32, and the time it took."""
+
+    logits: NDArray[np.float32]
+    seconds: float
+
+
 class ServedVersion:
     """A bundle with its engine. Use ``load_version`` to get one that was checked.
 
@@ -67,30 +89,64 @@ class ServedVersion:
         self.tasks = tuple(bundle.manifest.tasks)
         self._engine = engine
         self._encoder: Encoder = bundle.encoder
+        # Numbers that compare every candidate with every behaviour.
+        self._compared = len(history_features(bundle.fitted.schema, per_candidate=True))
 
-    def score(self, query: ScoreQuery, stored: StoredUser | None, *, without_history: bool = False) -> Scored:
-        """Score one user's slate.
+    def score(self, query: ScoreQuery, stored: StoredLike | None, *, without_history: bool = False) -> Scored:
+        """Score one user's slate: ``prepare``, ``run`` and ``finish`` in one go.
 
         Raises:
             FeatureError: A feature does not fit the bundle's schema; the problems name JSON pointers.
             EngineError: The graph failed.
             NonFiniteLogits: The graph returned something that is no number, and the bundle has no priors.
         """
-        started = time.perf_counter()
-        rows = rows_from_query(self.bundle.fitted, query, stored)
-        return self._score(rows, started, without_history)
+        prepared = self.prepare(query, stored)
+        return self.finish(prepared, self.run(prepared), without_history=without_history)
 
     def score_rows(self, rows: Rows, *, without_history: bool = False) -> Scored:
         """Score U users with C candidates each; see ``score``."""
-        return self._score(rows, time.perf_counter(), without_history)
+        prepared = self._encoded(rows, perf_counter())
+        return self.finish(prepared, self.run(prepared), without_history=without_history)
 
-    def _score(self, rows: Rows, started: float, without_history: bool) -> Scored:
+    def prepare(self, query: ScoreQuery, stored: StoredLike | None) -> Prepared:
+        """Encode one user's slate.
+
+        Raises:
+            FeatureError: See ``score``.
+        """
+        started = perf_counter()
+        return self._encoded(rows_from_query(self.bundle.fitted, query, stored), started)
+
+    def takes_long(self, query: ScoreQuery, stored: StoredLike | None) -> bool:
+        """Whether ``prepare`` takes so long that an event loop must not wait for it: more than about a millisecond."""
+        past = query.behaviours if stored is None else stored.behaviours
+        compared = 0 if past is None else len(past) * self._compared
+        return len(query.candidates) * (1 + len(query.candidate_features) + compared) > _LONG
+
+    def _encoded(self, rows: Rows, started: float) -> Prepared:
         encoded = self._encoder.encode(rows)
-        inputs = encoded.take(None)
-        encoded_at = time.perf_counter()
-        logits = self._engine.run(inputs).astype(np.float64)
-        ran_at = time.perf_counter()
-        finite = bool(np.isfinite(logits).all())
+        return Prepared(encoded, encoded.take(None), perf_counter() - started)
+
+    def run(self, prepared: Prepared) -> Ran:
+        """Run the graph: the one part of the work that another thread can do at the same time.
+
+        Raises:
+            EngineError: The graph failed.
+        """
+        started = perf_counter()
+        logits = self._engine.run(prepared.inputs)
+        return Ran(logits, perf_counter() - started)
+
+    def finish(self, prepared: Prepared, ran: Ran, *, without_history: bool) -> Scored:
+        """Logits to probabilities.
+
+        Raises:
+            EngineError, NonFiniteLogits: See ``score``.
+        """
+        started = perf_counter()
+        encoded = prepared.encoded
+        logits = ran.logits.astype(np.float64)
+        finite = np.count_nonzero(np.isfinite(logits)) == logits.size
         if not finite:
             logits = self._with_priors(logits)
         probabilities = self.manifest.correction.probabilities(logits, self.tasks, without_history=without_history)
@@ -98,9 +154,9 @@ class ServedVersion:
             # Taken of the corrected factors: correcting the product would correct twice.
             probabilities.setdefault("ctcvr", np.clip(probabilities["ctr"] * probabilities["cvr"], LOWEST, HIGHEST))
         seconds: dict[Stage, float] = {
-            "encode": encoded_at - started,
-            "engine": ran_at - encoded_at,
-            "correct": time.perf_counter() - ran_at,
+            "encode": prepared.seconds,
+            "engine": ran.seconds,
+            "correct": perf_counter() - started,
         }
         return Scored(logits, probabilities, encoded.lengths, encoded.unseen, encoded.missing, not finite, seconds)
 
@@ -124,7 +180,7 @@ class ServedVersion:
 
     def inputs_of(self, query: ScoreQuery) -> Mapping[str, NDArray[Any]]:
         """The graph's inputs for a request without stored data; for benchmarks that call the graph alone."""
-        return self._encoder.encode(rows_from_query(self.bundle.fitted, query, None)).take(None)
+        return _inputs_alone(self.bundle, query)
 
     def check_golden(self) -> None:
         """Reproduce the logits and the scores that training computed.
@@ -168,6 +224,7 @@ def load_version(
     *,
     threads: int = 1,
     inter_threads: int = 1,
+    kernel: KernelChoice = "auto",
     limits: Limits | None = None,
     expected: tuple[str, str] | None = None,
 ) -> ServedVersion:
@@ -180,6 +237,7 @@ def load_version(
         engine: Which of its graphs to run.
         threads: Threads inside one run.
         inter_threads: Graph nodes run side by side.
+        kernel: Whether compiled operators are used where they can be.
         limits: What the bundle may weigh.
         expected: Name and version that the manifest must have; None: whatever it says.
 
@@ -187,7 +245,7 @@ def load_version(
         BundleRefused: The bundle breaks a rule, its graph does not load or does not give training's logits.
     """
     opened = open_named(path, limits, expected)
-    return served_version(opened, EngineOptions(engine, threads, inter_threads))
+    return served_version(opened, EngineOptions(engine, threads, inter_threads, kernel))
 
 
 def open_named(path: Path, limits: Limits | None, expected: tuple[str, str] | None) -> Bundle:
@@ -213,11 +271,17 @@ def served_version(bundle: Bundle, options: EngineOptions) -> ServedVersion:
     declared = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
     names = [spec.name for spec in bundle.manifest.outputs]
     try:
-        engine = open_engine(bundle.graph_bytes(options.engine), declared, names, options)
-        version = ServedVersion(bundle, engine)
+        engine = open_engine(bundle.graph(options.engine), declared, names, options)
+        golden = [_inputs_alone(bundle, row.query) for row in bundle.golden]
+        version = ServedVersion(bundle, faster_engine(engine, bundle, golden, options))
         version.check_golden()
     except EngineError as error:
         raise BundleRefused("graph", str(error)) from error
     except FeatureError as error:
         raise BundleRefused("golden_damaged", f"a golden request does not fit the bundle's schema: {error}") from error
     return version
+
+
+def _inputs_alone(bundle: Bundle, query: ScoreQuery) -> Mapping[str, NDArray[Any]]:
+    """The graph's inputs for a request without stored data."""
+    return bundle.encoder.encode(rows_from_query(bundle.fitted, query, None)).take(None)
