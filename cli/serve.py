@@ -16,6 +16,7 @@ def serve(
     engine: Annotated[str | None, typer.Option(help="models.engine: onnx or torchscript")] = None,
     store: Annotated[str | None, typer.Option(help="store.url: embedded://, redis://host:6379, memory://, ...")] = None,
     auth: Annotated[str | None, typer.Option(help="auth.mode: keys or off")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="server.workers: processes")] = None,
 ) -> None:
     """Serve the bundles of a model store until Ctrl-C or SIGTERM; requests in flight are finished first.
 
@@ -25,7 +26,7 @@ def serve(
     from service.settings import load_settings
 
     given: dict[str, dict[str, object]] = {
-        "server": {"host": host, "port": port},
+        "server": {"host": host, "port": port, "workers": workers},
         "models": {"dir": str(models) if models else None, "engine": engine},
         "store": {"url": store},
         "auth": {"mode": auth},

@@ -9,7 +9,10 @@ from fastapi.telemetry import TelemetryConfig
 
 from service import container, logs
 from service.api import openapi, operating, problems, scoring, storing, uplift
+from service.api.accounts import Accounts
 from service.api.context import RequestContext
+from service.api.hot import HotRoutes
+from service.api.hot_routes import HOT_ROUTES
 from service.api.keys import Keys
 from service.metrics import Metrics
 from service.settings import Settings, load_settings
@@ -42,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = container.build(settings, metrics, keys)
-        app.state.container = parts
+        app.state.container = hot.container = parts
         await parts.start()
         try:
             yield
@@ -63,7 +66,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix="/v1", include_in_schema=False)
     problems.install(app)
     metrics = Metrics()
-    app.add_middleware(RequestContext, limits=settings.limits, metrics=metrics, log_requests=settings.log.requests)
+    accounts = Accounts(settings.limits, metrics, log_requests=settings.log.requests)
+    app.state.hot = hot = HotRoutes(HOT_ROUTES, accounts)
+    app.add_middleware(RequestContext, hot=hot, accounts=accounts)
     openapi.install(app, settings.limits)
     return app
 

@@ -1,6 +1,5 @@
 """Everything one app is made of, put together from its settings and taken apart again."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -10,6 +9,7 @@ from service.api.keys import Keys
 from service.behaviours import BehaviourStore, open_store
 from service.behaviours.histories import Histories
 from service.core.admission import Admission
+from service.core.engine_threads import EngineThreads
 from service.core.registry import Registry
 from service.core.scorer import Scorer
 from service.core.uplifter import Uplifter
@@ -29,7 +29,7 @@ class Container:
     gate: Gate
     registry: Registry
     histories: Histories
-    executor: ThreadPoolExecutor
+    engines: EngineThreads
     scorer: Scorer
     uplifter: Uplifter
 
@@ -40,6 +40,7 @@ class Container:
 
     async def start(self) -> None:
         """Begin to look for models and to watch the store; requests may come right away."""
+        self.metrics.start()
         self.registry.start()
         self.histories.start()
         log.info("started", models=str(self.settings.models.engine), store=self.settings.store.url.partition(":")[0])
@@ -47,10 +48,10 @@ class Container:
     async def stop(self) -> None:
         """Let go of everything, in the order of use."""
         self.admission.draining = True
-        self.executor.shutdown(wait=True, cancel_futures=True)  # runs that are under way finish
+        self.engines.close()  # runs that are under way finish
         await self.registry.close()
         await self.histories.close()
-        self.metrics.end_process()
+        self.metrics.stop()
         log.info("stopped")
 
 
@@ -64,7 +65,7 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
     registry = Registry(settings.models, settings.routes, settings.threads, metrics)
     histories = Histories(open_store(settings.store), settings.store, metrics)
     # A run holds a core for milliseconds; on the event loop it would hold up every other request.
-    executor = ThreadPoolExecutor(settings.threads.engine, thread_name_prefix="engine")
+    engines = EngineThreads(settings.threads.engine)
     ignore_unknown = settings.validation.extra == "ignore"
     return Container(
         settings=settings,
@@ -73,7 +74,7 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
         gate=Gate(keys, admission, settings.limits, metrics),
         registry=registry,
         histories=histories,
-        executor=executor,
-        scorer=Scorer(registry, histories, metrics, executor, ignore_unknown=ignore_unknown),
-        uplifter=Uplifter(registry, histories, metrics, executor, ignore_unknown=ignore_unknown),
+        engines=engines,
+        scorer=Scorer(registry, histories, metrics, engines, ignore_unknown=ignore_unknown),
+        uplifter=Uplifter(registry, histories, metrics, engines, ignore_unknown=ignore_unknown),
     )

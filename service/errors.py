@@ -28,7 +28,10 @@ path of the machine: they go to the client.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
+
+# What a client is told of an error that nobody foresaw.
+CRASHED: Final = "The service failed; its log has the details under this request id."
 
 
 @dataclass(frozen=True, slots=True)

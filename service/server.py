@@ -1,36 +1,45 @@
-"""uvicorn with our settings: what ``ctrlift serve`` runs.
+"""What ``ctrlift serve`` runs: the service in this process, or several worker processes under it.
 
-The parent process owns the listening socket and the embedded store; with several workers it only supervises them.
+This process owns the listening socket and the embedded store; with several workers it only supervises them.
 """
 
-import json
-import os
-import signal
+import importlib
 import socket
 import sys
 import tempfile
-from types import FrameType
+from contextlib import suppress
+from functools import partial
+from typing import Final
 
 import structlog
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.supervisors import Multiprocess
 
 from service import logs
 from service.app import create_app
 from service.behaviours import EmbeddedServer, embedded_server
 from service.errors import SettingsError
-from service.metrics import MULTIPROC_VARIABLE
+from service.freed_memory import keep_freed_memory, spare_modules
+from service.metrics import forget_process
+from service.serving import Server, server_config
 from service.settings import Settings
+from service.supervisor import Supervisor, Work
+from service.worker import run_worker
 
 log = structlog.get_logger(__name__)
 
-_SETTINGS_VARIABLE = "CTRLIFT_RESOLVED"
-_KEYS_VARIABLE = "CTRLIFT_AUTH__KEYS"
 _BACKLOG = 2048
 # The event loop asks the engine's threads for the interpreter lock; Python's 5 ms would be most of the store's budget.
 _SWITCH_S = 0.0005
-INTERRUPTED = 130
+# Imported only when they are first needed; a worker that finds them imported shares them with the others.
+_LATE_MODULES: Final = (
+    "uvicorn.protocols.http.auto",
+    "service.hot_protocol",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+)
+_ENGINE_MODULES: Final = {
+    "onnx": ("service.engines.onnx", "service.engines.kernel.choosing"),
+    "torchscript": ("service.engines.torchscript",),
+}
 
 
 def run(settings: Settings) -> int:
@@ -47,6 +56,7 @@ def run(settings: Settings) -> int:
     """
     logs.configure(settings.log)
     sys.setswitchinterval(_SWITCH_S)
+    keep_freed_memory()
     listening = _listen(settings)
     store: EmbeddedServer | None = None
     try:
@@ -64,32 +74,9 @@ def run(settings: Settings) -> int:
             store.stop()
 
 
-def worker_app() -> FastAPI:
-    """The factory for each worker of several; its settings were resolved by the parent."""
-    sys.setswitchinterval(_SWITCH_S)
-    return create_app(Settings(**json.loads(os.environ[_SETTINGS_VARIABLE])))
-
-
-class _Server(uvicorn.Server):
-    """Tells the app that it is draining, and ends with an exit code instead of raising the signal again."""
-
-    code = 0
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop accepting; a second Ctrl-C does not wait for requests in flight."""
-        if sig == signal.SIGINT:
-            self.force_exit = self.should_exit
-            self.code = INTERRUPTED
-        self.should_exit = True
-        app = self.config.loaded_app
-        while not isinstance(app, FastAPI) and hasattr(app, "app"):
-            app = app.app  # uvicorn wraps the app in middleware of its own
-        if isinstance(app, FastAPI) and hasattr(app.state, "container"):
-            app.state.container.admission.draining = True
-
-
 def _run_one(settings: Settings, listening: socket.socket) -> int:
-    server = _Server(_config(settings, create_app(settings)))
+    server = Server(server_config(settings, create_app(settings)))
+    spare_modules()
     server.run(sockets=[listening])
     if not server.started:
         raise SettingsError("the service did not start; its log says why")
@@ -97,51 +84,36 @@ def _run_one(settings: Settings, listening: socket.socket) -> int:
 
 
 def _run_many(settings: Settings, listening: socket.socket) -> int:
+    settings = _with_engine_threads(settings)
+    for module in (*_LATE_MODULES, *_ENGINE_MODULES[settings.models.engine]):
+        with suppress(ImportError):  # whoever needs it will say so
+            importlib.import_module(module)
     with tempfile.TemporaryDirectory(prefix="ctrlift-metrics-") as folder:
-        os.environ[MULTIPROC_VARIABLE] = folder
-        os.environ[_SETTINGS_VARIABLE] = _resolved(settings)
-        if settings.auth.keys is not None:
-            os.environ[_KEYS_VARIABLE] = settings.auth.keys.get_secret_value()
-        config = _config(settings, "service.server:worker_app")
-        Multiprocess(config, sockets=[listening]).run()
-    return 0
+        work = Work(
+            main=partial(run_worker, settings, listening, folder),
+            ended=partial(forget_process, folder),
+            ending=listening.close,  # as the workers do: new connections are refused and go elsewhere
+            workers=settings.server.workers,
+            silent_s=settings.server.worker_silent_s,
+            drain_s=settings.server.drain_s,
+        )
+        return Supervisor(work).run()
 
 
-def _resolved(settings: Settings) -> str:
-    """The settings as JSON for the workers, without the keys: those travel as the variable they are read from."""
-    values = settings.model_dump(mode="json")
-    del values["auth"]["keys"]
-    return json.dumps(values)
-
-
-def _config(settings: Settings, app: FastAPI | str) -> uvicorn.Config:
-    server = settings.server
-    return uvicorn.Config(
-        app,
-        factory=isinstance(app, str),
-        workers=server.workers,
-        http="auto",  # httptools where it is installed, and uvloop below
-        loop="auto",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=server.keep_alive_s,
-        timeout_graceful_shutdown=server.drain_s,
-        timeout_worker_healthcheck=30,
-    )
+def _with_engine_threads(settings: Settings) -> Settings:
+    """One engine thread a worker, unless somebody asked for more: the workers themselves are what runs side by side."""
+    if "engine" in settings.threads.model_fields_set:
+        return settings
+    return settings.model_copy(update={"threads": settings.threads.model_copy(update={"engine": 1})})
 
 
 def _listen(settings: Settings) -> socket.socket:
     host, port = settings.server.host, settings.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    listening.set_inheritable(True)
-    return listening
 
 
 def _with_store(settings: Settings, url: str) -> Settings:

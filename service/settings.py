@@ -49,6 +49,9 @@ class ServerSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only a loopback address is taken.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Server processes; all share one store and one model folder.")
+    worker_silent_s: Seconds = Field(
+        10.0, description="With several workers: seconds without a sign of life before one is ended and started anew."
+    )
     keep_alive_s: int = Field(30, ge=1, description="Seconds an idle connection is kept open.")
     read_timeout_s: Seconds = Field(5.0, description="Seconds a client has to send its whole body.")
     drain_s: int = Field(10, ge=0, description="Seconds that requests in flight get to finish after SIGTERM.")
@@ -91,6 +94,9 @@ class ModelSettings(Section):
     poll_s: Seconds = Field(2.0, description="Seconds between two looks for new versions and aliases.")
     engine: Literal["onnx", "torchscript"] = Field(
         "onnx", description="The graph format to run; torchscript needs torch."
+    )
+    kernel: Literal["auto", "off"] = Field(
+        "auto", description="auto: compiled attention and recurrence where they are built and agree; off: never."
     )
     keep: int = Field(2, ge=1, le=100, description="Newest versions of each name that are kept loaded.")
     preload: tuple[ModelSpec, ...] = Field((), description="Further name@version or name@alias to keep loaded.")
@@ -140,8 +146,10 @@ class StoreSettings(Section):
     timeout_ms: float = Field(8, gt=0, description="Time for one command.")
     timeout_us_per_key: float = Field(20, ge=0, description="Further microseconds for every key of the command.")
     write_timeout_ms: float = Field(500, gt=0, description="Time for one write of behaviours or user features.")
-    pool_size: Positive = Field(64, description="Most connections to the store in one process.")
-    pool_wait_ms: float = Field(2, gt=0, description="Longest wait for a free connection.")
+    pool_size: Positive = Field(
+        64, description="Most connections in one process to a store behind TLS, Sentinel or Cluster; others need three."
+    )
+    pool_wait_ms: float = Field(2, gt=0, description="Longest wait for a free one of these.")
     cache_ttl_s: float = Field(300, ge=0, description="Oldest copy in seconds used while the store is away; 0: none.")
     cache_users: int = Field(10_000, ge=0, description="Users whose last read is kept in the process for that.")
     wiped_hold_s: float = Field(3600, ge=0, description="Seconds that empty answers are flagged after a wiped store.")
@@ -185,7 +193,9 @@ class ThreadSettings(Section):
 
     intra: int = Field(1, ge=1, le=256, description="Threads inside one run of a graph.")
     inter: int = Field(1, ge=1, le=256, description="Graph nodes run side by side.")
-    engine: int = Field(2, ge=1, le=256, description="Graph runs at the same time in one process.")
+    engine: int = Field(
+        2, ge=1, le=256, description="Graph runs at the same time in one process; 1 if not set and workers are several."
+    )
 
 
 class Settings(BaseSettings):
