@@ -54,11 +54,12 @@ def read_events(file: Path) -> list[Event]:
     from service.behaviours import Event
 
     frame = read_table(file, text=("user_id", "item_id", "type"))
-    require_columns(frame, ("user_id", "item_id", "ts"), file)
+    require_columns(frame.columns, ("user_id", "item_id", "ts"), file)
     count = len(frame)
-    kinds: Sequence[str | None] = text_ids(frame, "type", file) if "type" in frame.columns else [None] * count
+    kinds: Sequence[str | None] = text_ids(frame, "type", file).to_list() if "type" in frame.columns else [None] * count
     values = optional_numbers(frame, "value", file) if "value" in frame.columns else [None] * count
-    columns = (text_ids(frame, "user_id", file), text_ids(frame, "item_id", file), seconds(frame, "ts", file))
+    users, items = text_ids(frame, "user_id", file).to_list(), text_ids(frame, "item_id", file).to_list()
+    columns = (users, items, seconds(frame, "ts", file).to_list())
     return [
         Event(user_id=user, item_id=item, ts=int(ts), type=kind, value=value)
         for user, item, ts, kind, value in zip(*columns, kinds, values, strict=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import behaviours, data, demo, doctor, evaluate, export, score, serve, train, uplift, users, verify
+from cli import behaviours, bench, data, demo, doctor, evaluate, export, score, serve, train, uplift, users, verify
 from cli.exits import Commands
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("score")(score.score)
 app.command("uplift")(uplift.uplift)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.add_typer(behaviours.app, name="behaviours")

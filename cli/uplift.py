@@ -7,7 +7,6 @@ recommended_dose, expected_gain, model and version. A budget is allocated over t
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import typer
 from cli.exits import InputProblem, UsageProblem
 from cli.loading import Config, StoreUrl
 from cli.output import AsJson, Quiet, print_json, print_table, progress, say
-from cli.score import bundle_path, read_stored
+from cli.score import bundle_path
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,7 +62,7 @@ def uplift(
     given = {"models": {"dir": str(models)} if models else {}, "store": {"url": store} if store else {}}
     settings = load_settings(config, {section: keys for section, keys in given.items() if keys})
     frame = read_table(file, text=("user_id",))
-    require_columns(frame, ("user_id",), file)
+    require_columns(frame.columns, ("user_id",), file)
     version = load_uplift(
         bundle_path(settings, model, "uplift"), engine=settings.models.engine, threads=settings.threads.intra
     )
@@ -191,7 +190,7 @@ def _people(frame: pl.DataFrame, version: UpliftVersion, file: Path) -> list[Per
     from bundle.population import Person
     from cli.tables import text_ids
 
-    ids = text_ids(frame, "user_id", file)
+    ids = text_ids(frame, "user_id", file).to_list()
     if not ids:
         raise InputProblem(f"{file}: there are no rows.")
     names = [name for name in frame.columns if name in version.given_names and name != "user_id"]
@@ -206,7 +205,7 @@ def _people(frame: pl.DataFrame, version: UpliftVersion, file: Path) -> list[Per
 
 def _stored(people: Sequence[Person], version: UpliftVersion, settings: Settings) -> list[StoredUser | None] | None:
     """What the store holds of the users who need it; None where there is no store or nobody does."""
-    from bundle.request import StoredUser
+    from cli.batch.stored import StoredUsers
 
     count = len(version.given_names)
     needed = [n for n, one in enumerate(people) if version.reads_behaviours or len(one.features) < count]
@@ -216,9 +215,10 @@ def _stored(people: Sequence[Person], version: UpliftVersion, settings: Settings
         say(f"no store: {len(needed)} users are answered for by the file's columns alone (--store names a store)")
         return None
     found: list[StoredUser | None] = [None] * len(people)
-    read = asyncio.run(read_stored([people[n].user_id or "" for n in needed], settings))
-    for n, data in zip(needed, read, strict=True):
-        found[n] = StoredUser(data.behaviours, data.features)
+    with StoredUsers(settings) as store:
+        read = store.read(list({people[n].user_id or "" for n in needed}))
+    for n in needed:
+        found[n] = read[people[n].user_id or ""]
     return found
 
 

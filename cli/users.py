@@ -68,8 +68,8 @@ def read_users(file: Path) -> list[tuple[str, dict[str, Any]]]:
     from cli.tables import read_table, require_columns, text_ids
 
     frame = read_table(file, text=("user_id",))
-    require_columns(frame, ("user_id",), file)
-    ids = text_ids(frame, "user_id", file)
+    require_columns(frame.columns, ("user_id",), file)
+    ids = text_ids(frame, "user_id", file).to_list()
     seen: dict[str, int] = {}
     for row, user in enumerate(ids, start=1):
         if user in seen:
