@@ -42,11 +42,15 @@ class Benchmark:
 # Module (under benchmarks.) to what it is.
 BENCHMARKS: Final[dict[str, Benchmark]] = {
     "graph.users_by_candidates": Benchmark("the exported DIEN against the history-repeated graph, one core"),
+    "graph.kernel": Benchmark("the compiled operators against the whole and the history-repeated graph, one core"),
     "serving.score_latency": Benchmark("POST /score over loopback"),
+    "serving.store_clients": Benchmark("processor time of one read of the store, by client library"),
+    "serving.speed": Benchmark("POST /score and /uplift beside the direct call and other servers (`ctrlift bench`)"),
     "serving.outage": Benchmark("requests while the store is stopped, slowed and started again"),
     "parity.catalog": Benchmark("logits of eager, TorchScript and ONNX for every network of the catalogue"),
     "parity.graphs": Benchmark("logits of eager, TorchScript and ONNX on trained weights", "demo/run/run.json"),
     "parity.replay": Benchmark("test rows posted to the service against the offline logits", "demo/run/run.json"),
+    "batch.predict": Benchmark("ctrlift score of whole files beside the libraries' predict, one core", peer=True),
     "training.throughput": Benchmark("training rows a second beside deepctr-torch", peer=True),
     "quality.movielens": Benchmark("AUC, logloss and calibration on MovieLens-100k, three seeds"),
     "quality.down_sampling": Benchmark("calibration with and without undoing negative sampling"),

@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
     """The machine, the library versions, the date (UTC) and the command of this run."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", _module_name(), *map(_portable, sys.argv[1:])]),
+        "command": shlex.join([*_program(), *map(_portable, sys.argv[1:])]),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "python": platform.python_version(),
         "libraries": _versions(LIBRARIES),
@@ -57,9 +57,10 @@ def _portable(argument: str) -> str:
     return Path(argument).name if Path(argument).is_absolute() else argument
 
 
-def _module_name() -> str:
+def _program() -> list[str]:
+    """How this was started: as a module, or as an installed command."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return spec.name if spec is not None else Path(sys.argv[0]).name
+    return ["python", "-m", spec.name] if spec is not None else [Path(sys.argv[0]).name]
 
 
 def _processor() -> str:

@@ -12,19 +12,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import orjson
-import psutil
 
 from benchmarks.record import write_record
 from benchmarks.serving.campaign_bundle import ARMS, IDS, NUMBERS, campaign_bundle, people
-from benchmarks.serving.process import Service, service_process
+from benchmarks.serving.load import Closed, target
+from benchmarks.serving.rounds import Measure, in_turns, ratios
+from benchmarks.serving.running import put_load, service
 from bundle import effects
 from bundle.population import Person, UpliftQuery
+from service.behaviours import EmbeddedServer
 from service.core.uplift_version import UpliftVersion, load_uplift
 
 USERS = 1000
@@ -62,63 +64,58 @@ def check(version: UpliftVersion, call: Callable[[], dict[str, Any]], reply: dic
     return difference
 
 
-def cpu_of_calls(call: Callable[[], object], count: int) -> float:
-    """CPU seconds of this process a call."""
-    started = time.process_time()
-    for _ in range(count):
-        call()
-    return (time.process_time() - started) / count
-
-
-def cpu_of_requests(service: Service, client: httpx.Client, body: bytes, count: int) -> float:
-    """CPU seconds of the service a request."""
-    process = psutil.Process(service.process.pid)
-
-    def spent() -> float:
-        times = process.cpu_times()
-        return float(times.user + times.system)
-
-    before = spent()
-    for _ in range(count):
-        client.post("/uplift", content=body, headers={"content-type": "application/json"}).raise_for_status()
-    return (spent() - before) / count
-
-
 def measure(bundle: Path, *, stored: bool, rounds: int, count: int) -> dict[str, Any]:
-    """Time one bundle both ways."""
+    """Time one bundle both ways.
+
+    Args:
+        bundle: of kind uplift, in a model store that holds it alone.
+        stored: the store holds the features, and the request the ids.
+        rounds: of both sides.
+        count: requests, and calls, in a round.
+    """
     version = load_uplift(bundle)
     body, users = bodies(stored)
     call = direct(version, users)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "models.dir": bundle.parent.parent,
-            "store.url": "embedded://" if stored else "memory://",
-            "store.timeout_us_per_key": 200,
-            "log.requests": False,
-            "threads.engine": 1,
-            "limits.deadline_ms": 60_000,
-        }
-        with (
-            service_process(Path(folder), settings) as service,
-            httpx.Client(base_url=service.url, timeout=60) as client,
-        ):
-            if stored:
-                client.post("/users", json={"users": users}).raise_for_status()
-            reply = client.post("/uplift", content=body, headers={"content-type": "application/json"})
-            difference = check(version, call, reply.raise_for_status().json())
-            cpu_of_calls(call, count)
-            cpu_of_requests(service, client, body, count)
-            timed = [(cpu_of_calls(call, count), cpu_of_requests(service, client, body, count)) for _ in range(rounds)]
-    ratios = [graph / whole for graph, whole in timed]
+    settings = {"store.timeout_us_per_key": 200}
+    with ExitStack() as stack:
+        # Started here and not by the service, so that its CPU time is not counted as the service's.
+        url = stack.enter_context(EmbeddedServer(None)).url if stored else "memory://"
+        server = stack.enter_context(service(bundle.parent.parent, url, settings))
+        if stored:
+            server.post("/users", orjson.dumps({"users": users}))
+        reply = server.post("/uplift", body)
+        difference = check(version, call, reply)
+        where, plan = target(server.url, "/uplift", [body]), Closed(connections=1, requests=count)
+
+        def request_ms() -> float:
+            return put_load(server, where, plan).cpu_us / 1e3
+
+        sides = {"graph": calls_ms(call, count), "request": request_ms}
+        for side in sides.values():
+            side()
+        found = in_turns(sides, rounds)
+    quotients = ratios(found["graph"], found["request"])
     return {
         "largest_difference": difference,
-        "graph_cpu_ms": round(statistics.median(graph for graph, _ in timed) * 1e3, 3),
-        "request_cpu_ms": round(statistics.median(whole for _, whole in timed) * 1e3, 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        "graph_cpu_ms": round(statistics.median(found["graph"]), 3),
+        "request_cpu_ms": round(statistics.median(found["request"]), 3),
+        "ratio": round(statistics.median(quotients), 3),
+        "ratios": [round(quotient, 3) for quotient in quotients],
         "body_bytes": len(body),
-        "reply_bytes": len(reply.content),
+        "reply_bytes": len(orjson.dumps(reply)),
     }
+
+
+def calls_ms(call: Callable[[], object], count: int) -> Measure:
+    """A measure of this process's CPU time a call in ms."""
+
+    def measured() -> float:
+        started = time.process_time()
+        for _ in range(count):
+            call()
+        return (time.process_time() - started) / count * 1e3
+
+    return measured
 
 
 def main() -> None:

@@ -1,0 +1,52 @@
+"""The sentences of the page on the speed of serving."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INTRODUCTION: Final = """# The speed of serving
+
+What `POST /score` costs for one user and 100 candidates, beside calling the same graph without a service, beside the
+graph that libraries export, and beside other servers. The network is DIEN with 50 behaviours: embeddings of item and
+category of 18 each, attention 80-40-1, evolution by an AUGRU of 36, a top of 200-80, 16 numbers of the context, all in
+float32.
+
+`ctrlift bench` measures all of it, `ctrlift bench --quick --json FILE` the first rows within a minute. This page is
+written from the record; no number on it is typed by hand. A bar is the least that was promised before measuring, an aim
+what was hoped for.
+"""
+
+DEFINITIONS: Final = """## What the numbers mean
+
+- Every comparison first checks that all sides give the same scores to 1e-5; otherwise nothing is timed.
+- Sides take turns, round by round, and a ratio is the median of the rounds' ratios; there are at least five rounds.
+- CPU time is user plus system time: of this process for direct calls, of all processes of a server for requests, read
+  from the kernel's clocks of those processes. What the store and the load generator take is in neither.
+- One thread runs the graph everywhere, with every optimisation of ONNX Runtime.
+- The history-repeated graph holds the same weights and computes every candidate as a row of its own, the way libraries
+  for click prediction export such networks. It counts only if its products of matrices run at a fifth or more of the
+  rate of one plain product in the same run.
+- The service against the direct call is the lower of two ratios. The throughput ratio sets requests a second beside
+  direct calls a second in a loop on one core; it would flatter a worker that keeps more than one core busy. The CPU
+  ratio sets the CPU time of a direct call beside that of a request; it would flatter a worker that waits. The generator
+  takes about one hundredth of a core, so on two cores the worker has one for itself; with a single core the CPU ratio
+  alone counts.
+- CPU of a request without the model is the difference of the two CPU times in the same rounds, with the faster way to
+  run the graph: parsing, validation, the store, encoding, queueing, the answer, and whatever the graph loses by sharing
+  the caches.
+- Two workers against one: 16 clients; on two cores the generator and the store compete with the workers, so the ratio
+  that two undisturbed cores would give, from CPU time a request, stands beside it.
+- Private memory is what the kernel counts as shared with no other process, after both workers have answered requests.
+  The 256 MB of embeddings are rows that item ids are hashed into. The vocabulary curve has a row and an entry of the
+  vocabulary for every item instead.
+- The load generator is a process of its own on plain sockets with requests written beforehand. A closed loop sends the
+  next request of a connection when the last one is answered. An open loop sends at random times, and a latency counts
+  from the time at which the request should have been sent.
+- Other servers do the same work: they read the user's history from the same embedded Valkey with redis-py, in the
+  store's own record format, and answer JSON. They look ids up in one dictionary and check nothing beyond what their
+  framework does; the service checks everything. All that is in their favour. mosec and LitServe run synchronous code in
+  their workers and use the synchronous client. Each runs one process for the graph; what their front processes take
+  beside it on the second core is in their CPU time and in the column of cores.
+- The comparison with the best framework is on the same graph with ONNX Runtime on both sides; the one with plain
+  FastAPI sets the whole service, kernel included, beside the whole of what most teams write first.
+"""
