@@ -95,3 +95,25 @@ def movielens_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data: {folder} is absent (set CTRLIFT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiler() -> list[str]:
+    """The command of a C++ compiler; without one the tests that need it are skipped."""
+    from service.engines.kernel.build import BuildFailed, find_compiler
+
+    try:
+        return find_compiler()
+    except BuildFailed as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kernel_library(shared_folder: Path, compiler: list[str]) -> Path:
+    """The compiled operators, built once a run from the source as it is."""
+    from service.engines.kernel.build import build
+
+    def make(folder: Path) -> None:
+        build(folder / "_kernel.so")
+
+    return build_once(shared_folder / "kernel", make) / "_kernel.so"

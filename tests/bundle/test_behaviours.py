@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundle.behaviours import FORMAT_BYTE, MAX_EVENTS, RECORD, Behaviours, pack, records, unpack
+from bundle.behaviours import FORMAT_BYTE, MAX_EVENTS, RECORD, Behaviours, pack, records, unpack, unpack_rows
 from bundle.errors import CorruptRecord
 from bundle.ids import id64, type32
 
@@ -92,7 +92,37 @@ def test_a_huge_value_is_cut_to_the_newest_before_anything_is_copied() -> None:
     newest = unpack(data)
     assert len(newest) == MAX_EVENTS
     assert newest["ts"][-1] == 199_999
-    assert newest.base is None  # a view would keep the 4 MB reply alive
+    assert len(newest.base) == newest.nbytes  # a view of the value would keep its 4 MB alive
+
+
+_values = st.none() | st.one_of(
+    st.binary(max_size=70),
+    st.builds(
+        lambda rows: bytes([FORMAT_BYTE]) + np.array(rows, dtype=RECORD).tobytes(),
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(0, 5), st.just(0), st.sampled_from([1.0, np.nan, np.inf])),
+            max_size=4,
+        ),
+    ),
+    st.builds(lambda count: pack(sample(count)), st.integers(0, 6)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(values=st.lists(_values, max_size=6), max_events=st.integers(1, 5))
+def test_many_values_unpack_as_each_does_alone(values: list[bytes | None], max_events: int) -> None:
+    found, corrupt = unpack_rows(values, max_events)
+    assert len(found) == len(values)
+    for row, value in enumerate(values):
+        events = found.events[found.start[row] : found.stop[row]]
+        try:
+            expected = b"" if value is None else unpack(value, max_events).tobytes()
+        except CorruptRecord:
+            assert row in corrupt
+            expected = b""
+        else:
+            assert row not in corrupt
+        assert events.tobytes() == expected
 
 
 def test_pack_refuses_disorder_and_foreign_dtypes() -> None:

@@ -71,7 +71,7 @@ def test_a_whole_bundle_opens_and_gives_back_what_went_in(whole: Path) -> None:
     bundle = open_bundle(whole)
     assert bundle.manifest.name == "shop"
     assert bundle.fitted.schema_hash == FITTED.schema_hash
-    assert bundle.graph_path("onnx").read_bytes() == bundle.graph_bytes("onnx")
+    assert bundle.graph_path("onnx").read_bytes() == bundle.graph("onnx").content
     (golden,) = bundle.golden
     assert golden.query == small_query()
     np.testing.assert_array_equal(golden.logits, [[-1.0], [0.5], [2.0]])
@@ -293,7 +293,7 @@ def test_a_graph_exchanged_after_opening_is_noticed(copy: Path) -> None:
     path = copy / "model.onnx"
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(BundleRefused) as caught:
-        bundle.graph_bytes("onnx")
+        bundle.graph("onnx").content
     assert caught.value.reason == "digest"
 
 
@@ -311,7 +311,7 @@ def test_extra_files_and_the_card_are_vouched_for(tmp_path: Path) -> None:
         folder, manifest_for(FITTED), FITTED, [], {"torchscript": tmp_path / "g"}, {"notes.txt": b"n"}, card
     )
     assert set(manifest.files) == seen[0] | {"card.html"}
-    assert open_bundle(folder).graph_bytes("torchscript") == b"g"
+    assert open_bundle(folder).graph("torchscript").content == b"g"
     with pytest.raises(ValueError, match="graphs"):
         write_bundle_files(tmp_path, manifest_for(FITTED), FITTED, [], {"pickle": tmp_path / "g"})
     with pytest.raises(ValueError, match="plain name"):

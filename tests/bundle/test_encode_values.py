@@ -273,3 +273,22 @@ def test_negative_sampling_columns_follow_from_the_item() -> None:
     behaved = Encoder(fitted).encode(rows_of(500, ["a"], history(("b", 100, "click", 5.0)))).take()
     np.testing.assert_array_equal(ids[0, 0][of_item], behaved["behaviour_ids"][0, 0][of_item])
     assert rows.tolist()[1] == -1
+
+
+def test_an_item_that_is_not_listed_keeps_its_row_of_the_vocabulary() -> None:
+    sequence = {"name": "past", "kind": "sequence", "of": "item", "max_len": 3, "table": "item_id"}
+    train = rows_of(1000.0, ["unlisted"], history(("b", 10, None, np.nan), ("gone", 20, None, np.nan)))
+    fitted = fitted_with(sequence, rows=train)
+    known = fitted.vocabularies["item_id"].tolist()
+    events = history(("gone", 10, None, np.nan), ("b", 20, None, np.nan), ("never", 30, None, np.nan))
+    encoded = Encoder(fitted).encode(rows_of(1000.0, ["unlisted", "b", "a", "never"], events))
+
+    def rows(*items: str) -> list[int]:
+        codes = id64_column(list(items)).tolist()
+        return [known.index(code) + 2 if code in known else 1 for code in codes]
+
+    arrays = encoded.take()
+    assert arrays["candidate_ids"][0, :, 0].tolist() == rows("unlisted", "b", "a", "never")
+    assert arrays["behaviour_ids"][0, :, 0].tolist() == rows("gone", "b", "never")
+    assert rows("unlisted", "gone", "never") != [1, 1, 1]
+    assert encoded.unseen["item_id"] == rows("unlisted", "b", "a", "never").count(1)

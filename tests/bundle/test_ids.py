@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xxhash
 
+from bundle import ids
 from bundle.ids import MISSING_ID, id64, id64_column, mix, type32
 
 
@@ -24,6 +25,28 @@ def test_column_equals_single_hashes_and_none_is_missing() -> None:
     assert column.dtype == np.uint64
     assert column.tolist() == [id64("a"), MISSING_ID, id64("b"), id64("a"), id64("")]
     assert id64_column(np.array(["x", "y"])).tolist() == [id64("x"), id64("y")]
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 300, 6000])
+def test_long_columns_equal_single_hashes(distinct: int) -> None:
+    texts: list[str | None] = [f"é{number * 7919 % distinct}" for number in range(6000)]
+    assert id64_column(texts).tolist() == [id64(str(text)) for text in texts]
+    texts[5] = texts[-1] = None
+    assert id64_column(texts).tolist() == [MISSING_ID if text is None else id64(text) for text in texts]
+    with pytest.raises(ValueError, match="surrogates"):
+        id64_column([*texts[:5], "\ud800", *texts[6:]])
+
+
+def test_what_is_remembered_of_a_column_is_bounded_and_right() -> None:
+    for start in range(0, 40_000, 4000):
+        texts: list[str | None] = [f"r{start + number % 4000}" for number in range(12_000)]
+        for _ in range(2):  # the second time from memory
+            assert id64_column(texts).tolist() == [id64(str(text)) for text in texts]
+    texts[7] = None
+    assert id64_column(texts).tolist() == [MISSING_ID if text is None else id64(text) for text in texts]
+    with pytest.raises(ValueError, match="text"):
+        id64_column([*texts, ["r1"]])  # type: ignore[list-item]
+    assert len(ids._KNOWN) <= ids._MOST_KNOWN + 1
 
 
 @pytest.mark.parametrize("value", [1, 1.5, True, b"x"])

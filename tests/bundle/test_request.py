@@ -88,7 +88,8 @@ def test_the_request_overrides_what_is_stored() -> None:
     stored = StoredUser(records(["b"], [50]), {"age": 20, "tags": "2,3", "other_model": 1, "hour": "9", "item_id": "z"})
     query = replace(small_query(), user_features={"age": 31}, context={}, behaviours=None)
     rows = rows_from_query(FITTED, query, stored)
-    assert rows.user["age"].tolist() == [31.0]
+    assert rows.numbers is not None
+    assert dict(zip(rows.numbers.names, rows.numbers.values[0].tolist(), strict=True)) == {"age": 31.0}
     assert (rows.user["tags"] != 0).sum() == 2
     assert rows.behaviours.lengths.tolist() == [1]
     given = replace(query, behaviours=[])

@@ -44,8 +44,8 @@ def test_a_whole_bundle_opens_and_gives_back_what_went_in(whole: Path) -> None:
     bundle: Bundle = open_bundle(whole)
     assert bundle.manifest.uplift == PART
     assert bundle.golden == []
-    assert bundle.graph_bytes("onnx") == b"graph"
-    assert bundle.samples_bytes("onnx") == b"samples"
+    assert bundle.graph("onnx").content == b"graph"
+    assert bundle.samples_graph("onnx").content == b"samples"
     assert (whole / "card.html").exists()
     assert bundle.conformal is not None
     for found, written in zip(bundle.conformal.residuals, CONFORMAL.residuals, strict=True):
@@ -61,10 +61,10 @@ def test_the_samples_graph_is_checked_when_it_is_read(copy: Path) -> None:
     bundle = open_bundle(copy)
     (copy / "samples.onnx").write_bytes(b"simples")
     with pytest.raises(BundleRefused) as caught:
-        bundle.samples_bytes("onnx")
+        bundle.samples_graph("onnx")
     assert caught.value.reason == "digest"
     with pytest.raises(BundleRefused) as caught:
-        bundle.samples_bytes("torchscript")
+        bundle.samples_graph("torchscript")
     assert caught.value.reason == "graph_missing"
 
 

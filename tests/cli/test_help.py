@@ -27,6 +27,7 @@ COMMANDS = [
     ["data", "list"],
     ["data", "fetch"],
     ["doctor"],
+    ["bench"],
     ["demo"],
 ]
 REPORTING = [command for command in COMMANDS if command not in (["serve"], ["demo"])]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.engines.kernel import library
 from tests.cli.running import assert_one_sentence, ctrlift
 from tests.service import tiny_bundle
 
@@ -56,7 +57,10 @@ def levels(ran_json: dict[str, list[dict[str, str]]]) -> dict[str, str]:
     return {finding["check"]: finding["level"] for finding in ran_json["findings"]}
 
 
-def test_doctor_on_a_machine_that_is_ready(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_on_a_machine_that_is_ready(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_library: Path
+) -> None:
+    monkeypatch.setattr(library, "LIBRARY", kernel_library)
     monkeypatch.setenv("CTRLIFT_MODELS__DIR", str(bundle.parents[1]))
     monkeypatch.setenv("CTRLIFT_SERVER__PORT", "0")
     ran = ctrlift("doctor", "--store", f"embedded://{tmp_path}/store", "--json")
@@ -65,6 +69,7 @@ def test_doctor_on_a_machine_that_is_ready(bundle: Path, tmp_path: Path, monkeyp
         "python": "ok",
         "packages": "ok",
         "torch": "ok",
+        "kernel": "ok",
         "store": "ok",
         "model store": "ok",
         "port": "ok",
@@ -72,6 +77,7 @@ def test_doctor_on_a_machine_that_is_ready(bundle: Path, tmp_path: Path, monkeyp
 
 
 def test_doctor_names_what_is_down_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "absent.so")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -82,4 +88,5 @@ def test_doctor_names_what_is_down_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert_one_sentence(ran, "store")
     found = levels(ran.json)
     assert (found["store"], found["model store"], found["port"]) == ("fail", "warn", "warn")
+    assert found["kernel"] == "warn"
     assert all(finding["do"] for finding in ran.json["findings"] if finding["level"] != "ok")

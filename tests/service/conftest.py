@@ -10,6 +10,8 @@ import pytest
 from benchmarks.serving.process import Service, service_process
 from service.behaviours import EmbeddedServer
 from service.behaviours.server_binary import find_server
+from service.text.build import build
+from tests.conftest import build_once
 from tests.service import asking, tiny_bundle, tiny_uplift
 
 
@@ -46,6 +48,16 @@ def real_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         patch.setattr("service.behaviours.embedded.find_server", lambda: Path(request.param))
         with EmbeddedServer(None) as server:
             yield server.url
+
+
+@pytest.fixture(scope="session")
+def text_library(shared_folder: Path, compiler: list[str]) -> Path:
+    """The compiled reader and writer, built once a run from the source as it is."""
+
+    def make(folder: Path) -> None:
+        build(folder / "_text.so")
+
+    return build_once(shared_folder / "text", make) / "_text.so"
 
 
 @pytest.fixture(scope="session")

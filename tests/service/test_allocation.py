@@ -126,7 +126,7 @@ def test_no_money_free_offers_and_offers_that_are_not_allowed() -> None:
     asked = options(np.array([[2.0, 3.0], [1.0, -4.0]]), np.array([[0.0, 1.0], [2.0, 0.0]]))
     assert allocate(asked, ["a", "b"], 0.0).choice.tolist() == [1, 0]
     free = Options(asked.gain, np.zeros_like(asked.cost), asked.allowed)
-    assert allocate(free, ["a", "b"], 1.0).choice.tolist() == unlimited(free).choice.tolist() == [2, 1]
+    assert allocate(free, ["a", "b"], 1.0).choice.tolist() == unlimited(free).tolist() == [2, 1]
     closed = Options(asked.gain, asked.cost, np.array([[True, False, False], [True, True, True]]))
     assert allocate(closed, ["a", "b"], 9.0).choice.tolist() == [0, 1]
     broken = Options(np.array([[0.0, np.nan]]), np.array([[0.0, 1.0]]), np.ones((1, 2), dtype=np.bool_))
@@ -135,8 +135,7 @@ def test_no_money_free_offers_and_offers_that_are_not_allowed() -> None:
 
 def test_without_a_budget_ties_go_to_the_option_named_first() -> None:
     asked = options(np.array([[3.0, 3.0, 2.0], [-1.0, 0.0, np.nan]]), np.array([[1.0, 2.0, 0.0]] * 2))
-    found = unlimited(asked)
-    assert (found.choice.tolist(), found.spent, found.gain, found.shadow_price) == ([1, 0], 1.0, 3.0, 0.0)
+    assert unlimited(asked).tolist() == [1, 0]
 
 
 def test_running_sums_that_round_down_do_not_overspend() -> None:

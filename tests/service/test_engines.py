@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bundle.errors import BundleRefused
+from bundle.graph_tables import Graph
 from service.core.version import load_version
 from service.engines.base import EngineError
 from service.engines.onnx import OnnxEngine
@@ -48,9 +49,11 @@ def test_torchscript_takes_its_inputs_by_the_manifests_order() -> None:
 
 
 def test_onnx_refuses_what_is_no_graph_and_wrong_inputs() -> None:
+    with pytest.raises(BundleRefused, match="encoding"):
+        OnnxEngine(Graph(b"nothing"))
     with pytest.raises(EngineError):
-        OnnxEngine(b"nothing")
-    engine = OnnxEngine(tiny_bundle.graph(tiny_bundle.fitted()))
+        OnnxEngine(Graph(b""))
+    engine = OnnxEngine(Graph(tiny_bundle.graph(tiny_bundle.fitted())))
     wrong = {name: np.zeros((1, 1, 9), dtype=dtype) for name, dtype in engine.inputs.items()}
     with pytest.raises(EngineError):
         engine.run(wrong)

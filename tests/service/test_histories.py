@@ -107,7 +107,7 @@ def test_the_breaker_opens_at_half_of_twenty_calls() -> None:
 def test_old_outcomes_leave_the_window() -> None:
     clock = Clock()
     breaker = Breaker(BreakerSettings(failures=100), clock)
-    for _ in range(15):
+    for _ in range(19):
         breaker.failure()
     clock.now += 6
     for _ in range(19):

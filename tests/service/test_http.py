@@ -5,7 +5,8 @@ import hashlib
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks.serving.app import quiet_settings, running
 from benchmarks.serving.process import Service, service_process
-from service.api.context import uuid7
+from service.api.identity import uuid7
 from service.core.admission import Admission
 from service.errors import Draining, Overloaded
 from service.metrics import Metrics
@@ -310,20 +311,29 @@ def test_a_deadline_that_passes_is_504(published: Path) -> None:
     check_problem(asyncio.run(run()), 504, "deadline_exceeded")
 
 
+@asynccontextmanager
+async def place(admission: Admission, seconds_left: float) -> AsyncIterator[None]:
+    await admission.enter(seconds_left)
+    try:
+        yield
+    finally:
+        admission.leave(0.0)
+
+
 def test_places_the_queue_and_the_rest() -> None:
     async def run() -> None:
         admission = Admission(LimitSettings(concurrency=2, queue=1), Metrics())
         release, order = asyncio.Event(), []
 
         async def work(name: str) -> None:
-            async with admission.place(10):
+            async with place(admission, 10):
                 order.append(name)
                 await release.wait()
 
         tasks = [asyncio.create_task(work(name)) for name in "abc"]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="queue is full"):
-            async with admission.place(10):
+            async with place(admission, 10):
                 pass
         tasks[2].cancel()
         await asyncio.wait({tasks[2]})
@@ -335,7 +345,7 @@ def test_places_the_queue_and_the_rest() -> None:
         assert admission._active == 0
         admission.draining = True
         with pytest.raises(Draining):
-            async with admission.place(10):
+            async with place(admission, 10):
                 pass
 
     asyncio.run(run())
@@ -345,9 +355,9 @@ def test_who_would_wait_past_the_deadline_is_told_at_once() -> None:
     async def run() -> None:
         admission = Admission(LimitSettings(concurrency=1, queue=100), Metrics())
         admission._mean_s = 1.0
-        async with admission.place(10):
+        async with place(admission, 10):
             with pytest.raises(Overloaded, match="outlast"):
-                async with admission.place(0.5):
+                async with place(admission, 0.5):
                     pass
 
     asyncio.run(run())

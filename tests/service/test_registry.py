@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.serving.app import quiet_settings, running
 from bundle.errors import BundleRefused
+from bundle.graph_tables import Graph
 from bundle.store import ModelStore
 from service.core.registry import Registry
 from service.core.version import load_version
@@ -161,7 +162,7 @@ def test_a_graph_that_gives_other_logits_than_in_training_is_refused(tmp_path: P
     other = tiny_bundle.graph(tiny_bundle.fitted(), seed=3)
     store = tmp_path / "models"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_bundle, "OnnxEngine", lambda content: OnnxEngine(other))
+        patch.setattr(tiny_bundle, "OnnxEngine", lambda content: OnnxEngine(Graph(other)))
         path = tiny_bundle.publish(store)
     with pytest.raises(BundleRefused) as refused:
         load_version(path)

@@ -49,10 +49,11 @@ def test_a_graph_that_answers_otherwise_than_training_is_refused(
     right = tiny_uplift.graph
     golden = right(DOSED, tiny_uplift.fitted(DOSED), bias=-0.5)
     other = right(DOSED, tiny_uplift.fitted(DOSED), bias=-0.4998)
+    from bundle.graph_tables import Graph
     from service.engines.onnx import OnnxEngine
 
     monkeypatch.setattr(tiny_uplift, "graph", lambda *_, **__: other)
-    monkeypatch.setattr(tiny_uplift, "OnnxEngine", lambda _: OnnxEngine(golden))
+    monkeypatch.setattr(tiny_uplift, "OnnxEngine", lambda _: OnnxEngine(Graph(golden)))
     path = tiny_uplift.publish(tmp_path, DOSED)
     with pytest.raises(BundleRefused, match="outcome_logits differs") as refused:
         load_uplift(path)

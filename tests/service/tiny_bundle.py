@@ -12,6 +12,7 @@ from bundle.correct import Correction, Platt, TaskCorrection
 from bundle.encode import Encoder
 from bundle.fitting import FitColumns, FittedSchema, fit
 from bundle.golden import GoldenRow
+from bundle.graph_tables import Graph
 from bundle.ids import id64_column
 from bundle.manifest import Manifest, TensorSpec
 from bundle.request import Behaviour, ScoreQuery, rows_from_query
@@ -157,7 +158,7 @@ def write(folder: Path, version: str = "1.0.0", *, name: str = "movies", seed: i
     """Write one bundle into an empty folder."""
     learned = fitted(name)
     content = graph(learned, seed, bias)
-    engine = OnnxEngine(content)
+    engine = OnnxEngine(Graph(content))
     correction = Correction(
         tasks={"ctr": TaskCorrection(calibrator=Platt(a=1.1, b=0.1), calibrator_without_history=Platt(a=0.5, b=-2.0))}
     )

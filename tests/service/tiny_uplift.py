@@ -23,6 +23,7 @@ from bundle.columns import Rows, raw_column
 from bundle.conformal import Conformal
 from bundle.encode import Encoder
 from bundle.fitting import FitColumns, FittedSchema, fit
+from bundle.graph_tables import Graph
 from bundle.manifest import Manifest, TensorSpec
 from bundle.population import Person, UpliftQuery, rows_from_users
 from bundle.schema import FeatureSchema
@@ -263,7 +264,7 @@ def write(folder: Path, kind: Kind, version: str = "1.0.0", bias: float = -0.5) 
     """Write one bundle into an empty folder."""
     learned, part = fitted(kind), part_of(kind)
     content = graph(kind, learned, bias)
-    engine = OnnxEngine(content)
+    engine = OnnxEngine(Graph(content))
     golden = []
     for number in range(12):
         person = Person(str(number), {"age": 20.0 + 3 * number, "city": CITIES[number % 3]}, behaviours=[])
