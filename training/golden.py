@@ -21,6 +21,7 @@ from bundle.encode import Encoder
 from bundle.golden import GoldenRow
 from bundle.ids import id64_column
 from bundle.request import Behaviour, ScoreQuery, rows_from_query
+from bundle.request_values import BehaviourLike
 from bundle.schema import FeatureSchema, IdFeature, NumberFeature, SequenceFeature
 from training.batches import to_tensors
 from training.datasets import Dataset
@@ -73,9 +74,10 @@ def golden_queries(dataset: Dataset) -> list[ScoreQuery]:
     return [*plain, *varied]
 
 
-def replace_item(history: Sequence[Behaviour], item: str) -> Behaviour:
+def replace_item(history: Sequence[BehaviourLike], item: str) -> Behaviour:
     """The newest behaviour as if it had been with another item."""
-    return replace(history[-1], item_id=item)
+    newest = history[-1]
+    return Behaviour(item, newest.ts, newest.type, newest.value)
 
 
 def with_candidates(query: ScoreQuery, candidates: Sequence[str]) -> ScoreQuery:

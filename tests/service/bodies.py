@@ -104,9 +104,11 @@ def main() -> int:
     _write(Path(sys.argv[1]))
     reader = UserReader(["age", "city"], [False, True], Path(sys.argv[1]))
     taken = sum(reader.read(body, 1000) is not None for body in bodies(0, 3000))
-    body = json.dumps(WHOLE).encode()
+    body = json.dumps(WHOLE, ensure_ascii=False).encode()
     beginnings = sum(reader.read(body[:stop], 1000) is not None for stop in range(len(body)))
-    return 0 if taken > 500 and beginnings == 0 and reader.read(body, 5) is None else 1
+    users = len(WHOLE["users"])
+    bounded = reader.read(body, users) is not None and reader.read(body, users - 1) is None
+    return 0 if taken > 500 and beginnings == 0 and bounded else 1
 
 
 if __name__ == "__main__":

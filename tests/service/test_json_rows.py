@@ -67,7 +67,7 @@ def test_objects_of_one_shape(writer: Writer) -> None:
     columns.text(b"{")
     columns.members([b'"x"', b'"y"'], np.asfortranarray([[1.0, 0.25], [np.nan, -3.0], [1e-7, 0.1]]))
     columns.text(b',"z":')
-    columns.choice(np.array([0, 1, 0]), [b"null", b'{"long": true}'])
+    columns.choice(np.array([0, 1, 0]), [b"null", b'{"long": "' + b"abcd" * 40 + b'"}'])
     columns.either(known, b',"w":', b"")
     columns.value(Number(np.array([0.5, 7.0, np.nan]), known))
     columns.text(b',"id":')
@@ -75,7 +75,7 @@ def test_objects_of_one_shape(writer: Writer) -> None:
     columns.text(b"}")
     assert said(writer, columns) == [
         {"x": 1.0, "y": 0.25, "z": None, "w": 0.5, "id": "a"},
-        {"x": None, "y": -3.0, "z": {"long": True}, "id": "東京"},
+        {"x": None, "y": -3.0, "z": {"long": "abcd" * 40}, "id": "東京"},
         {"x": 1e-7, "y": 0.1, "z": None, "w": None, "id": ""},
     ]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,15 @@ def test_numbers_are_read_to_the_last_bit(reader: Reader, number: str, value: fl
     assert found is not None
     (read,) = found.users.features["age"]
     assert (read, np.signbit(read)) == (value, np.signbit(value))
+
+
+def test_any_number_is_the_nearest_double_to_its_text(reader: Reader) -> None:
+    rng = random.Random(0)
+    numbers = [f"{rng.uniform(-10, 10):.{rng.randrange(1, 20)}f}" for _ in range(1000)]
+    users = ",".join(f'{{"user_id":"u","features":{{"age":{number}}}}}' for number in numbers)
+    found = reader.decode(f'{{"users":[{users}]}}'.encode(), 1000)
+    assert found is not None
+    assert list(found.users.features["age"]) == [float(number) for number in numbers]
 
 
 def test_what_a_user_does_not_name_is_left_to_the_store(reader: Reader) -> None:
