@@ -10,6 +10,8 @@ from typing import Final
 
 from breakages.breakage import Breakage
 from breakages.effects import EFFECT_BREAKAGES
+from breakages.graphs import GRAPH_BREAKAGES
+from breakages.requests import REQUEST_BREAKAGES
 
 BREAKAGES: Final[tuple[Breakage, ...]] = (
     # ids
@@ -303,4 +305,6 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
         ("tests/cli/test_store_commands.py::test_a_note_about_another_file_or_store_is_not_believed",),
     ),
     *EFFECT_BREAKAGES,
+    *GRAPH_BREAKAGES,
+    *REQUEST_BREAKAGES,
 )

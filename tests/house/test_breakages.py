@@ -23,7 +23,8 @@ def test_the_line_stands_once_and_the_tests_exist(breakage: Breakage) -> None:
     source = (ROOT / breakage.file).read_text(encoding="utf-8")
     assert source.count(breakage.old) == 1
     assert breakage.new != breakage.old
-    ast.parse(source.replace(breakage.old, breakage.new))  # it has to be red for what it does, not for its syntax
+    if breakage.file.endswith(".py"):
+        ast.parse(source.replace(breakage.old, breakage.new))  # it has to be red for what it does, not for its syntax
     assert breakage.tests
     for test in breakage.tests:
         path, _, name = test.partition("::")
