@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
 # How long a thread that wants the interpreter waits before it asks for it. The engine's thread asks between two runs of
-# a graph that take a millisecond each, so Python's 5 ms would leave it idle most of the time; 0.5 ms cost a fifth of the
-# throughput at eight clients.
+# a graph that take a millisecond each, so Python's 5 ms would leave it idle most of the time; 0.5 ms cost a fifth of
+# the throughput at eight clients.
 _SWITCH_S = 0.00005
 # Imported only when they are first needed; a worker that finds them imported shares them with the others.
 _LATE_MODULES: Final = (
