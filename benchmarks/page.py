@@ -41,9 +41,10 @@ SHORTFALLS: Final = """
   are not test rows, four folds gave ensembles of three .0030 and single networks .0030, so no ensemble was adopted.
 - Around the graph a request of `POST /score` costs more than promised. Its parts (validation, store, encoding,
   correction, reply) take about 165 us in loops of their own; in the service, where a graph runs between any two of
-  them, the same work finds cold caches and takes three times as long or more. Tried and kept: a connection that answers without ASGI,
-  one pass of decoding, a pipelined store client, metrics folded in bulk, engine threads without futures. Garbage
-  collection was ruled out. What is left are many small NumPy calls, which only compiled encoding would avoid.
+  them, the same work finds cold caches and takes three times as long or more. Tried and kept: a connection that
+  answers without ASGI, one pass of decoding, a pipelined store client, metrics folded in bulk, engine threads without
+  futures. Garbage collection was ruled out. What is left are many small NumPy calls, which only compiled encoding
+  would avoid.
 - `POST /uplift` reaches its bar with the features in the request, not its aim; with them in the store it costs more.
 - Batch scoring reaches its bar for slates of 100; of single rows with a history each it is 1.5 times the best library.
 - The funnel's conversions are underestimated on the test period: its users give more fives among liked films than those
