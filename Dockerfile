@@ -13,7 +13,7 @@ COPY service/ service/
 COPY training/ training/
 # The compiled operators choose the instruction set when they are opened, so they may be built anywhere.
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
-    && python -m service.engines.kernel.build && python -m service.text.build
+    && python -m service.engines.kernel.build && python -m service.compiled.build
 RUN ["python", "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", "/wheels", "."]
 
 FROM ${PYTHON_IMAGE} AS base

@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar on $(PIP_ARGS) --constraint constraints.txt --editable '.[train,torchscript,dev]'
 	@$(BIN)/python -m service.engines.kernel.build --optional
-	@$(BIN)/python -m service.text.build --optional
+	@$(BIN)/python -m service.compiled.build --optional
 	@touch $@
 
 demo: $(STAMP) ## train on MovieLens-100k and a trial, export, serve, ask for real users (minutes)

@@ -100,7 +100,7 @@ def movielens_folder() -> Path:
 @pytest.fixture(scope="session")
 def compiler() -> list[str]:
     """The command of a C++ compiler; without one the tests that need it are skipped."""
-    from service.engines.kernel.build import BuildFailed, find_compiler
+    from service.compiling import BuildFailed, find_compiler
 
     try:
         return find_compiler()

@@ -11,9 +11,9 @@ from bundle.ids import MISSING_ID, id64_column
 from bundle.user_columns import UserColumns
 from service.api import body
 from service.api.typed_users import TypedBody
+from service.compiled.columns import Piece
+from service.compiled.users import Coded, UserReader
 from service.core.uplift_version import Told
-from service.text.columns import Piece
-from service.text.users import Coded, UserReader
 
 _DEPTH: Final = 16  # far beyond what options can have; they are validated all the same
 
@@ -25,7 +25,7 @@ class CompiledUsers:
         told: What users may be told by.
 
     Raises:
-        TextUnavailable: There is no compiled reader here.
+        CompiledUnavailable: There is no compiled reader here.
         ValueError: if a feature may have several ids.
     """
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bundle.user_columns import UserColumns
 from service.api import body
 from service.api.uplift_schemas import UpliftOptions
+from service.compiled.columns import Piece, strings
 from service.core.uplift_version import Told
-from service.text.columns import Piece, strings
 
 Flags = NDArray[np.bool_]
 

@@ -20,11 +20,11 @@ from service.api.compiled_users import CompiledUsers
 from service.api.ids import columns_fit
 from service.api.typed_users import UserDecoder
 from service.api.uplift_schemas import UpliftOptions, UpliftRequest
+from service.compiled.columns import Piece, strings
+from service.compiled.library import CompiledUnavailable
 from service.core.uplift_version import Told
 from service.errors import ServiceError
 from service.settings import Settings
-from service.text.columns import Piece, strings
-from service.text.library import TextUnavailable
 
 # Of the deepest body there is: an object, its users, a user, its features, a list of ids.
 _DEPTH: Final = 5
@@ -109,6 +109,6 @@ def readers_for(told: tuple[Told, ...]) -> tuple[CompiledUsers | UserDecoder, ..
     for kind in (CompiledUsers, UserDecoder):
         try:
             readers.append(kind(told))
-        except (ValueError, TextUnavailable):  # names or kinds of features, or the machine, do not allow it
+        except (ValueError, CompiledUnavailable):  # names or kinds of features, or the machine, do not allow it
             continue
     return tuple(readers)

@@ -8,11 +8,11 @@ import orjson
 from numpy.typing import NDArray
 
 from bundle.effects import OVERLAP
+from service.compiled.columns import Number, ObjectColumns, Piece, Series
+from service.compiled.writing import between
 from service.core.recommending import CONTROL, NOTHING, Recommended
 from service.core.treating import Curve, Treated
 from service.core.uplifter import UpliftAnswer
-from service.text.columns import Number, ObjectColumns, Piece, Series
-from service.text.writing import between
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from service.text.columns import Number, ObjectColumns, Series, strings
-from service.text.rows import RowWriter
-from service.text.users import UserReader
+from service.compiled.columns import Number, ObjectColumns, Series, strings
+from service.compiled.rows import RowWriter
+from service.compiled.users import UserReader
 
 WHOLE: dict[str, Any] = {
     "users": [

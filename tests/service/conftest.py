@@ -10,7 +10,7 @@ import pytest
 from benchmarks.serving.process import Service, service_process
 from service.behaviours import EmbeddedServer
 from service.behaviours.server_binary import find_server
-from service.text.build import build
+from service.compiled.build import build
 from tests.conftest import build_once
 from tests.service import asking, tiny_bundle, tiny_uplift
 
@@ -51,13 +51,13 @@ def real_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def text_library(shared_folder: Path, compiler: list[str]) -> Path:
+def compiled_library(shared_folder: Path, compiler: list[str]) -> Path:
     """The compiled reader and writer, built once a run from the source as it is."""
 
     def make(folder: Path) -> None:
-        build(folder / "_text.so")
+        build(folder / "_compiled.so")
 
-    return build_once(shared_folder / "text", make) / "_text.so"
+    return build_once(shared_folder / "text", make) / "_compiled.so"
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.text.columns import Number, ObjectColumns, Piece, Series, strings
-from service.text.padded import PaddedWriter
-from service.text.rows import RowWriter
+from service.compiled.columns import Number, ObjectColumns, Piece, Series, strings
+from service.compiled.padded import PaddedWriter
+from service.compiled.rows import RowWriter
 
 FLOATS = st.floats(allow_infinity=False)
 SHARED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -20,7 +20,7 @@ Writer = RowWriter | PaddedWriter
 
 @pytest.fixture(params=["compiled", "padded"])
 def writer(request: pytest.FixtureRequest) -> Writer:
-    return PaddedWriter() if request.param == "padded" else RowWriter(request.getfixturevalue("text_library"))
+    return PaddedWriter() if request.param == "padded" else RowWriter(request.getfixturevalue("compiled_library"))
 
 
 def said(writer: Writer, columns: ObjectColumns) -> object:
@@ -80,12 +80,12 @@ def test_objects_of_one_shape(writer: Writer) -> None:
     ]
 
 
-def test_both_write_the_same_values(text_library: Path) -> None:
+def test_both_write_the_same_values(compiled_library: Path) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(500, 3)) * 10.0 ** rng.integers(-20, 20, (500, 3))
     columns = ObjectColumns(500)
     columns.text(b"{")
     columns.members([b'"x"', b'"y"', b'"z"'], values)
     columns.text(b"}")
-    compiled = said(RowWriter(text_library), columns)
+    compiled = said(RowWriter(compiled_library), columns)
     assert compiled == said(PaddedWriter(), columns) == [dict(zip("xyz", row, strict=True)) for row in values.tolist()]

@@ -24,11 +24,11 @@ from service.api.compiled_users import CompiledUsers
 from service.api.typed_users import UserDecoder
 from service.api.uplift_body import UpliftBody, documented
 from service.api.uplift_schemas import UpliftOptions
+from service.compiled.build import build
+from service.compiled.library import CompiledUnavailable
+from service.compiled.users import UserReader
 from service.core.uplift_version import told_of
 from service.errors import ServiceError
-from service.text.build import build
-from service.text.library import TextUnavailable
-from service.text.users import UserReader
 from tests.bundle.campaign import fitted_campaign
 from tests.conftest import build_once
 from tests.service import tiny_uplift
@@ -45,8 +45,8 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> R
     told = told_of(PLAIN.schema)
     if request.param == "typed":
         return UserDecoder(told)
-    path = request.getfixturevalue("text_library")
-    monkeypatch.setattr("service.text.library.LIBRARY", path)
+    path = request.getfixturevalue("compiled_library")
+    monkeypatch.setattr("service.compiled.library.LIBRARY", path)
     return CompiledUsers(told)
 
 
@@ -209,20 +209,20 @@ def test_a_body_names_its_model_wherever_that_stands() -> None:
 
 
 def test_without_the_library_bodies_are_read_all_the_same(tmp_path: Path) -> None:
-    with pytest.raises(TextUnavailable, match="not built"):
+    with pytest.raises(CompiledUnavailable, match="not built"):
         UserReader(["age"], [False], tmp_path / "none.so")
-    (tmp_path / "_text.so").write_bytes(b"no library")
-    with pytest.raises(TextUnavailable, match="cannot be opened"):
-        UserReader(["age"], [False], tmp_path / "_text.so")
+    (tmp_path / "_compiled.so").write_bytes(b"no library")
+    with pytest.raises(CompiledUnavailable, match="cannot be opened"):
+        UserReader(["age"], [False], tmp_path / "_compiled.so")
 
 
 def test_a_library_of_other_source_is_not_used(
-    text_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    compiled_library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    copy = tmp_path / "_text.so"
-    copy.write_bytes(text_library.read_bytes())
-    monkeypatch.setattr("service.text.library.source_digest", lambda: "of another one")
-    with pytest.raises(TextUnavailable, match="other source"):
+    copy = tmp_path / "_compiled.so"
+    copy.write_bytes(compiled_library.read_bytes())
+    monkeypatch.setattr("service.compiled.library.source_digest", lambda _: "of another one")
+    with pytest.raises(CompiledUnavailable, match="other source"):
         UserReader(["age"], [False], copy)
 
 
@@ -235,12 +235,12 @@ def test_under_the_sanitizers(shared_folder: Path, compiler: list[str]) -> None:
         pytest.skip(f"{compiler[0]} has no address sanitizer that can be loaded first")
 
     def make(folder: Path) -> None:
-        build(folder / "_text.so", flags)
+        build(folder / "_compiled.so", flags)
 
     folder = build_once(shared_folder / "text-sanitized", make)
     environment = {**os.environ, "LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.service.bodies", str(folder / "_text.so")],
+        [sys.executable, "-m", "tests.service.bodies", str(folder / "_compiled.so")],
         env=environment,
         capture_output=True,
         text=True,

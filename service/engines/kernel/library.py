@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from service.engines.kernel.build import LIBRARY, source_digest
+from service.compiling import source_digest
+from service.engines.kernel.build import LIBRARY, SOURCE
 
 MOST_LAYERS: Final = 16
 LANES: Final = 16
@@ -138,6 +139,6 @@ def _handle(path: Path) -> ctypes.CDLL:
             call.restype, call.argtypes = None, head + (ctypes.c_void_p,) * (arrays + 1)
     except (OSError, AttributeError) as error:
         raise KernelUnavailable(f"{path.name} cannot be opened: {error}") from error
-    if digest != source_digest():
+    if digest != source_digest(SOURCE):
         raise KernelUnavailable(f"{path.name} was built from other source (python -m service.engines.kernel.build)")
     return handle

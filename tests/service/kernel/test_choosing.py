@@ -16,10 +16,11 @@ from bundle.files import sha256_of
 from bundle.loading import open_bundle
 from bundle.manifest import FileEntry, Manifest, parse_manifest
 from bundle.request import ScoreQuery
+from service.compiling import BuildFailed, source_digest
 from service.core.version import ServedVersion, load_version
 from service.engines.base import Engine, EngineError
 from service.engines.kernel import build, library
-from service.engines.kernel.build import BuildFailed, source_digest
+from service.engines.kernel.build import SOURCE
 from service.engines.kernel.choosing import with_kernel
 from service.engines.kernel.engine import KernelEngine
 from service.engines.opening import EngineOptions, open_engine
@@ -120,7 +121,7 @@ def test_a_library_of_other_source_is_not_used(
 ) -> None:
     expected = scores(load_version(tiny_dien_bundle))
     stale = tmp_path / "stale.so"
-    stale.write_bytes(kernel_library.read_bytes().replace(source_digest().encode(), b"0" * 64))
+    stale.write_bytes(kernel_library.read_bytes().replace(source_digest(SOURCE).encode(), b"0" * 64))
     monkeypatch.setattr(library, "LIBRARY", stale)
     _falls_back(tiny_dien_bundle, expected, caplog, "other source")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.text.columns import Number, Part, Piece, Series, number_text
+from service.compiled.columns import Number, Part, Piece, Series, number_text
 
 Cells = NDArray[np.uint8]  # (U, w): one JSON value a row, in UTF-8, spaces behind it
 

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from service.text.columns import Choice, Number, Part, Piece, Series, number_text
-from service.text.library import text_library
+from service.compiled.columns import Choice, Number, Part, Piece, Series, number_text
+from service.compiled.library import ADDRESS, COUNT, compiled_function
 
 _TEXT, _NUMBER, _CHOICE, _PIECE, _SERIES = range(5)
 _NONE: Final = 0  # a null pointer
@@ -23,11 +23,11 @@ class RowWriter:
         path: Of the library; by default where ``build`` puts it.
 
     Raises:
-        TextUnavailable: It was not built, cannot be opened, or was built from other source.
+        CompiledUnavailable: It was not built, cannot be opened, or was built from other source.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._write = text_library(path).ctrlift_write_rows
+        self._write = compiled_function("ctrlift_write_rows", (ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS), path)
 
     def between(self, head: bytes, parts: Sequence[Part], count: int, tail: bytes) -> bytes:
         """``count`` objects with commas between them, a text before and one behind them all."""

@@ -319,7 +319,7 @@ private:
 
 }  // namespace
 
-EXPORTED const char *ctrlift_text_digest() { return CTRLIFT_DIGEST; }
+EXPORTED const char *ctrlift_compiled_digest() { return CTRLIFT_DIGEST; }
 
 // How many users the body has, or -1 where it has to be read in another way.
 EXPORTED int64_t ctrlift_read_users(const char *text, int64_t length, Users *users) {

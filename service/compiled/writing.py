@@ -2,10 +2,10 @@
 
 from functools import cache
 
-from service.text.columns import ObjectColumns
-from service.text.library import TextUnavailable
-from service.text.padded import PaddedWriter
-from service.text.rows import RowWriter
+from service.compiled.columns import ObjectColumns
+from service.compiled.library import CompiledUnavailable
+from service.compiled.padded import PaddedWriter
+from service.compiled.rows import RowWriter
 
 
 def between(head: bytes, objects: ObjectColumns, tail: bytes) -> bytes:
@@ -17,5 +17,5 @@ def between(head: bytes, objects: ObjectColumns, tail: bytes) -> bytes:
 def _writer() -> RowWriter | PaddedWriter:
     try:
         return RowWriter()
-    except TextUnavailable:
+    except CompiledUnavailable:
         return PaddedWriter()

@@ -9,7 +9,7 @@ from typing import Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from service.text.library import text_library
+from service.compiled.library import ADDRESS, BYTES, COUNT, compiled_function
 
 _SHORTEST: Final = b'{"user_id":"u"}'
 Int32 = NDArray[np.int32]
@@ -93,11 +93,11 @@ class UserReader:
         path: Of the library; by default where ``build`` puts it.
 
     Raises:
-        TextUnavailable: It was not built, cannot be opened, or was built from other source.
+        CompiledUnavailable: It was not built, cannot be opened, or was built from other source.
     """
 
     def __init__(self, names: Sequence[str], is_id: Sequence[bool], path: Path | None = None) -> None:
-        self._read = text_library(path).ctrlift_read_users
+        self._read = compiled_function("ctrlift_read_users", (BYTES, COUNT, ADDRESS), path)
         self._names, self._is_id = tuple(names), tuple(is_id)
         written = [name.encode() for name in names]
         self._texts = (ctypes.c_char_p * max(1, len(names)))(*written)
