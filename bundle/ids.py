@@ -97,13 +97,18 @@ def _mixed_column(listed: list[Any], kinds: set[type]) -> NDArray[np.uint64]:
     return out
 
 
+def seed_offset(seed: int) -> int:
+    """What `mix` adds to an id for a seed."""
+    return (seed * _GOLDEN + _GOLDEN) & 0xFFFFFFFFFFFFFFFF
+
+
 def mix(ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """Scramble id64 values (any shape) with a feature's seed, same shape out.
 
     SplitMix64's finaliser (Steele et al. 2014) over `id + seed * golden ratio`: two features with different seeds
     then collide on different pairs of values.
     """
-    offset = np.uint64((seed * _GOLDEN + _GOLDEN) & 0xFFFFFFFFFFFFFFFF)
+    offset = np.uint64(seed_offset(seed))
     with np.errstate(over="ignore"):  # wrap-around is the arithmetic meant here
         z = np.asarray(ids, dtype=np.uint64) + offset
         z = (z ^ (z >> np.uint64(30))) * np.uint64(_MULTIPLY_1)

@@ -11,6 +11,7 @@ from service import container, logs
 from service.api import openapi, operating, problems, scoring, storing, uplift
 from service.api.accounts import Accounts
 from service.api.context import RequestContext
+from service.api.fast_path import FastPath
 from service.api.hot import HotRoutes
 from service.api.hot_routes import HOT_ROUTES
 from service.api.keys import Keys
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = container.build(settings, metrics, keys)
         app.state.container = hot.container = parts
+        hot.fast = FastPath.where_compiled(parts, accounts)
         await parts.start()
         try:
             yield

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from service.tallies import Tallies
+from service.tallies import Gathered, Tallies
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -56,6 +56,9 @@ class Metrics:
         self.stages = {stage: stage_seconds.labels(stage) for stage in STAGES}
         self.in_flight = tallies.level(
             Gauge(name + "in_flight", "Requests being worked on.", registry=registry, multiprocess_mode="livesum")
+        )
+        self.fast = tallies.count(
+            Counter(name + "fast_path", "Answers to /score given by the fast path.", registry=registry)
         )
         self.queued = tallies.level(
             Gauge(name + "queued", "Requests waiting for a place.", registry=registry, multiprocess_mode="livesum")
@@ -148,6 +151,10 @@ class Metrics:
             ["model"],
             registry=registry,
         )
+
+    def gather(self, made: Gathered) -> None:
+        """Have something folded before everything else; it hands over to the series of this object."""
+        self._tallies.keep(made, first=True)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes, of all server processes together.

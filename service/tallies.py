@@ -8,7 +8,7 @@ Only the event loop's thread may use these.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -17,12 +17,16 @@ from prometheus_client import Counter, Gauge, Histogram
 _MOST = 4096  # values that one series gathers before it folds by itself
 
 
-class _Gathered(Protocol):
-    def fold(self) -> None: ...
+class Gathered(Protocol):
+    """Something that was counted and not handed over yet."""
+
+    def fold(self) -> None:
+        """Hand it over."""
+        ...
 
 
-S = TypeVar("S", bound=_Gathered)
-G = TypeVar("G", bound=_Gathered)
+S = TypeVar("S", bound=Gathered)
+G = TypeVar("G", bound=Gathered)
 
 
 class Count:
@@ -83,6 +87,10 @@ class Spread:
         if len(self._values) >= _MOST:
             self.fold()
 
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Note several values."""
+        self._values.extend(values)
+
     def fold(self) -> None:
         """Add all values to their buckets at once: what ``observe`` of the library does for one."""
         if not self._values:
@@ -125,7 +133,7 @@ class Tallies:
     """Makes stand-ins and folds all of them."""
 
     def __init__(self) -> None:
-        self._made: list[_Gathered] = []
+        self._made: list[Gathered] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, seconds: float) -> None:
@@ -146,26 +154,27 @@ class Tallies:
 
     def count(self, counter: Counter) -> Count:
         """For a counter without labels."""
-        return self._keep(Count(counter))
+        return self.keep(Count(counter))
 
     def counts(self, counter: Counter) -> Labelled[Count]:
         """For a counter with labels."""
-        return self._keep(Labelled(counter, Count))
+        return self.keep(Labelled(counter, Count))
 
     def level(self, gauge: Gauge) -> Level:
         """For a gauge without labels."""
-        return self._keep(Level(gauge))
+        return self.keep(Level(gauge))
 
     def spread(self, histogram: Histogram) -> Spread:
         """For a histogram without labels."""
-        return self._keep(Spread(histogram))
+        return self.keep(Spread(histogram))
 
     def spreads(self, histogram: Histogram) -> Labelled[Spread]:
         """For a histogram with labels."""
-        return self._keep(Labelled(histogram, Spread))
+        return self.keep(Labelled(histogram, Spread))
 
-    def _keep(self, made: G) -> G:
-        self._made.append(made)
+    def keep(self, made: G, *, first: bool = False) -> G:
+        """Fold it with all others; first, if it hands over to another one of these."""
+        self._made.insert(0 if first else len(self._made), made)
         return made
 
     def fold(self) -> None:

@@ -43,7 +43,7 @@ class RequestContext:
     async def _answer(self, hot: Hot, scope: Scope, receive: Receive, send: Send) -> None:
         reply = await self._hot.serve(hot, scope["headers"], _uri_bytes(scope), receive)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        await send({"type": "http.response.body", "body": bytes(reply.body)})
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

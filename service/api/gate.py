@@ -31,6 +31,11 @@ class Gate:
         self._limits = limits
         self.wait = metrics.stages["wait"]
 
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        return not self._keys.needed
+
     def check(self, headers: Mapping[str, str], scope: Scope) -> None:
         """Only the key; for routes that do no work."""
         self._keys.check(headers, scope)

@@ -17,12 +17,13 @@ from starlette.types import Receive
 
 from service.api import body, problems
 from service.api.accounts import Accounts
-from service.api.identity import Headers, Identity, identify
+from service.api.identity import Headers, Identity, identify, identifying
 from service.api.keys import Scope as KeyScope
 from service.errors import CRASHED, NotReady, ServiceError
 from service.logs import REQUEST
 
 if TYPE_CHECKING:
+    from service.api.fast_path import FastPath
     from service.container import Container
 
 log = structlog.get_logger("service.request")
@@ -31,7 +32,7 @@ VERSIONED: Final = "/v1"
 METHOD: Final = "POST"
 
 # (container, body, request id) -> the reply's bytes; raises ServiceError.
-Answer = Callable[["Container", bytes, str], Awaitable[bytes]]
+Answer = Callable[["Container", bytes, str], Awaitable[bytes | memoryview]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Reply(NamedTuple):
 
     status: int
     headers: Headers
-    body: bytes
+    body: bytes | memoryview
 
 
 class HotRoutes:
@@ -79,6 +80,7 @@ class HotRoutes:
         self._by_path = {prefix + hot.route: hot for hot in routes for prefix in ("", VERSIONED)}
         self._accounts = accounts
         self.container: Container | None = None
+        self.fast: FastPath | None = None
 
     def find(self, method: str, path: str) -> Hot | None:
         """The route of a request, or None: FastAPI's."""
@@ -111,16 +113,15 @@ class HotRoutes:
             found, media_type = await self._answer(hot, identity.headers, receive, identity.request_id)
         except ServiceError as error:
             problems.note(error)
-            return _problem(error, identity)
+            return problem(error, identity.request_id, identity.traceparent)
         except Exception:
             log.exception("request_crashed")
-            return _problem(ServiceError(CRASHED), identity)
-        head = [(b"content-length", b"%d" % len(found)), (b"content-type", media_type.encode())]
-        return Reply(200, head + identity.added(), found)
+            return problem(ServiceError(CRASHED), identity.request_id, identity.traceparent)
+        return ok(media_type, found, identity.added())
 
     async def _answer(
         self, hot: Hot, headers: Mapping[str, str], receive: Receive, request_id: str
-    ) -> tuple[bytes, str]:
+    ) -> tuple[bytes | memoryview, str]:
         """The body of the reply and its media type."""
         container = self.container
         if container is None:
@@ -141,6 +142,13 @@ class HotRoutes:
         return Response(reply, media_type=media_type)
 
 
-def _problem(error: ServiceError, identity: Identity) -> Reply:
-    made = problems.response(error, identity.request_id)
-    return Reply(made.status_code, made.raw_headers + identity.added(), bytes(made.body))
+def ok(media_type: str, body: bytes | memoryview, headers: Headers) -> Reply:
+    """What was asked for, as a whole reply."""
+    head = [(b"content-length", b"%d" % len(body)), (b"content-type", media_type.encode())]
+    return Reply(200, head + headers, body)
+
+
+def problem(error: ServiceError, request_id: str, traceparent: str) -> Reply:
+    """An error as a whole reply."""
+    made = problems.response(error, request_id)
+    return Reply(made.status_code, made.raw_headers + identifying(request_id, traceparent), bytes(made.body))

@@ -37,7 +37,12 @@ class Identity(NamedTuple):
 
     def added(self) -> Headers:
         """The headers that every reply has."""
-        return [(b"x-request-id", self.request_id.encode()), (b"traceparent", self.traceparent.encode())]
+        return identifying(self.request_id, self.traceparent)
+
+
+def identifying(request_id: str, traceparent: str) -> Headers:
+    """The headers that tell which request a reply belongs to."""
+    return [(b"x-request-id", request_id.encode()), (b"traceparent", traceparent.encode())]
 
 
 def identify(headers: Iterable[tuple[bytes, bytes]]) -> Identity:

@@ -51,7 +51,7 @@ class Keys:
     def __init__(self, settings: AuthSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._needed = settings.mode == "keys" and (settings.keys is not None or settings.keys_file is not None)
+        self.needed = settings.mode == "keys" and (settings.keys is not None or settings.keys_file is not None)
         self._given = parse_keys(settings.keys.get_secret_value()) if settings.keys is not None else ()
         self._filed: tuple[Key, ...] = ()
         self._seen: tuple[int, int] | None = None
@@ -71,7 +71,7 @@ class Keys:
             BadKey: It is none of ours.
             ScopeMissing: It may not do this.
         """
-        if not self._needed:
+        if not self.needed:
             return None
         self._look_for_changes()
         given = _key_of(headers)

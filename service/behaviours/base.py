@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from bundle.behaviours import RECORD, Events
+from service.receiving import Receiver
 
 Scalar = str | int | float | bool | None
 Features = Mapping[str, Scalar | list[Scalar]]
@@ -60,11 +61,47 @@ class Reading(NamedTuple):
     marker: int | None = None
 
 
+class Packed(NamedTuple):
+    """One user as it is stored, not looked at yet; None: there is no such value."""
+
+    sequence: bytes | None
+    features: bytes | None
+
+
+class StoredFeatures(NamedTuple):
+    """Features of users as they are stored, not looked at yet, and the epoch marker."""
+
+    values: Sequence[bytes | None]
+    marker: int | None = None
+
+
+def marker_of(stored: object) -> int | None:
+    """The epoch marker that a stored value says; None where it says none."""
+    return int(stored) if isinstance(stored, bytes) and len(stored) < 20 and stored.isdigit() else None
+
+
 class BehaviourStore(Protocol):
-    """Behaviours and features by user. Every method but ``close`` may raise ``StoreError`` and nothing else."""
+    """Behaviours and features by user. ``begin`` and ``close`` raise nothing, the others ``StoreError`` alone."""
+
+    def begin(self, user_id: str, receiver: Receiver) -> bool:
+        """Ask for one user without waiting.
+
+        Args:
+            user_id: Whose.
+            receiver: Gets a list of the epoch marker, the behaviours and the features as they are stored, bytes or
+                None, or an exception; possibly before this returns.
+
+        Returns:
+            False, and nothing was done, where only ``read`` can say: it opens connections.
+        """
+        ...
 
     async def read(self, user_ids: Sequence[str]) -> Reading:
         """Behaviours, features and the epoch marker in one round trip."""
+        ...
+
+    async def read_features(self, user_ids: Sequence[str]) -> StoredFeatures:
+        """Features and the epoch marker in one round trip, for whoever has no use for behaviours."""
         ...
 
     async def append(self, events: Sequence[Event]) -> Appended:

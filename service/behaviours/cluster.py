@@ -14,6 +14,7 @@ from service.behaviours.base import StoreError
 from service.behaviours.commands import CLIENT_NAME, Argument
 from service.behaviours.patience import finish_within
 from service.behaviours.pooled import FAILURES, reply_error
+from service.receiving import Receiver
 from service.settings import StoreSettings
 
 
@@ -44,6 +45,10 @@ class ClusterCommands:
         seconds += len(keys) * settings.timeout_us_per_key / 1e6
         values = await self._guarded(self._client.mget_nonatomic(list(keys)), seconds)
         return list(values)
+
+    def begin_mget(self, _receiver: Receiver, _keys: Sequence[str]) -> bool:
+        """See ``Commands``: the library has coroutines alone."""
+        return False
 
     async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """See ``Commands``."""

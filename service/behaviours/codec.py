@@ -11,7 +11,7 @@ from bundle.errors import CorruptRecord
 from service.behaviours.base import Event, Features, UserData, no_events
 
 # Features are a few dozen scalars; a value beyond this is damage, and parsing it would hold the event loop.
-_MAX_FEATURE_BYTES = 64 * 1024
+MOST_FEATURE_BYTES = 64 * 1024
 _NO_EVENTS = no_events()
 
 
@@ -62,15 +62,15 @@ def encode_features(features: Features) -> bytes:
         ValueError: The object is larger than a reader would accept.
     """
     data = orjson.dumps(dict(features))
-    if len(data) > _MAX_FEATURE_BYTES:
+    if len(data) > MOST_FEATURE_BYTES:
         raise ValueError(
-            f"the features of one user may take {_MAX_FEATURE_BYTES} bytes as JSON, these take {len(data)}"
+            f"the features of one user may take {MOST_FEATURE_BYTES} bytes as JSON, these take {len(data)}"
         )
     return data
 
 
 def _decode_features(data: bytes) -> Features:
-    if len(data) > _MAX_FEATURE_BYTES:
+    if len(data) > MOST_FEATURE_BYTES:
         raise CorruptRecord("the stored features are too long")
     try:
         values = orjson.loads(data)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from service.receiving import Receiver
+
 Argument = str | bytes | int
 CLIENT_NAME = "ctrlift"
 PATIENT_S = 0.5  # for connections that no request waits for
@@ -22,6 +24,13 @@ class Commands(Protocol):
 
     async def mget(self, keys: Sequence[str]) -> list[Any]:
         """Values of all keys in one round trip (in Cluster one for each slot)."""
+        ...
+
+    def begin_mget(self, receiver: Receiver, keys: Sequence[str]) -> bool:
+        """Ask for a few values and let the receiver have them; False, and nothing done, where ``mget`` is needed.
+
+        The receiver gets the list of values or a ``StoreError``, the latter possibly before this returns.
+        """
         ...
 
     async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:

@@ -17,6 +17,7 @@ from service.behaviours.address import Address
 from service.behaviours.base import StoreError
 from service.behaviours.commands import CLIENT_NAME, PATIENT_S, Argument, ReplyError
 from service.behaviours.patience import LATE, TURNS
+from service.receiving import Receiver
 
 _MOST_PLACES = 1024
 _EARLY_S = 1e-3  # uvloop's timers count whole milliseconds and round
@@ -33,10 +34,10 @@ def pack(words: Sequence[Argument]) -> bytes:
 class _Place:
     """Where the reply of one command, or of several sent together, goes; times in seconds of ``time.monotonic``."""
 
-    __slots__ = ("budget_s", "deadline", "extended", "future", "replies", "wanted")
+    __slots__ = ("budget_s", "deadline", "extended", "receiver", "replies", "wanted")
 
-    def __init__(self, future: asyncio.Future[Any], budget_s: float, wanted: int | None) -> None:
-        self.future = future
+    def __init__(self, receiver: Receiver, budget_s: float, wanted: int | None) -> None:
+        self.receiver = receiver
         self.budget_s = budget_s
         self.deadline = time.monotonic() + budget_s
         self.extended = False
@@ -68,18 +69,26 @@ class Connection(asyncio.Protocol):
         Raises:
             StoreError: The connection is gone, or too many commands wait for their replies.
         """
-        return self._write(packed, seconds, None)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._write(packed, seconds, None, future)
+        return future
+
+    def send_for(self, receiver: Receiver, packed: bytes, seconds: float) -> None:
+        """The same with somebody else who waits. It may fail before this returns. Raises as ``send``."""
+        self._write(packed, seconds, None, receiver)
 
     def send_together(self, packed: Sequence[bytes], seconds: float) -> asyncio.Future[list[Any]]:
         """Write several commands at once; the future brings all their replies. Raises as ``send``."""
-        return self._write(b"".join(packed), seconds, len(packed))
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._write(b"".join(packed), seconds, len(packed), future)
+        return future
 
-    def _write(self, packed: bytes, seconds: float, wanted: int | None) -> asyncio.Future[Any]:
+    def _write(self, packed: bytes, seconds: float, wanted: int | None, receiver: Receiver) -> None:
         if not self.usable or self._transport is None:
             raise StoreError("the connection to the store is gone")
         if len(self._places) >= _MOST_PLACES:
             raise StoreError(f"{_MOST_PLACES} commands wait for the store already")
-        place = _Place(self._loop.create_future(), seconds, wanted)
+        place = _Place(receiver, seconds, wanted)
         self._places.append(place)
         if self._timer is None or place.deadline < self._wakes_at:
             self._wake_at(place.deadline)
@@ -87,7 +96,6 @@ class Connection(asyncio.Protocol):
             self._transport.write(packed)
         except RuntimeError:  # uvloop's word for a connection that was reset a moment ago
             self.abort("the store's connection was reset")
-        return place.future
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See ``asyncio.Protocol``."""
@@ -117,8 +125,8 @@ class Connection(asyncio.Protocol):
                 return
             reply = place.replies
         self._places.popleft()
-        if not place.future.done():  # it is where the caller was cancelled or ran out of time
-            place.future.set_result(reply)
+        if not place.receiver.done():  # it is where the caller was cancelled or ran out of time
+            place.receiver.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
@@ -133,9 +141,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         while self._places:
-            future = self._places.popleft().future
-            if not future.done():
-                future.set_exception(StoreError(why))
+            receiver = self._places.popleft().receiver
+            if not receiver.done():
+                receiver.set_exception(StoreError(why))
 
     def _retire(self) -> None:
         if self.usable:
@@ -165,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if overdue:
             self._give_up()
-        waiting = [place.deadline for place in self._places if not place.future.done()]
+        waiting = [place.deadline for place in self._places if not place.receiver.done()]
         if waiting:
             self._wake_at(min(waiting))
         elif not self.usable:
@@ -175,7 +183,7 @@ class Connection(asyncio.Protocol):
         now = time.monotonic()
         found = False
         for place in self._places:
-            if place.future.done() or place.deadline > now + _EARLY_S:
+            if place.receiver.done() or place.deadline > now + _EARLY_S:
                 continue
             if not place.extended and now > place.deadline + (LATE - 1) * place.budget_s:
                 # The process got no core for a while: that is not the store's fault.
@@ -191,9 +199,9 @@ class Connection(asyncio.Protocol):
         self._retire()
         now = time.monotonic()
         for place in self._places:
-            if not place.future.done() and place.deadline <= now + _EARLY_S:
+            if not place.receiver.done() and place.deadline <= now + _EARLY_S:
                 sentence = f"the store's reply took longer than {place.budget_s * 1e3:.1f} ms"
-                place.future.set_exception(StoreError(sentence))
+                place.receiver.set_exception(StoreError(sentence))
 
 
 async def open_connection(address: Address, retired: Callable[[Connection], object]) -> Connection:

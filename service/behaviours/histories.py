@@ -5,13 +5,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
-from service.behaviours.base import BehaviourStore, Reading, StoreError, UserData
+from service.behaviours.base import BehaviourStore, Packed, Reading, StoreError, UserData, marker_of
 from service.behaviours.breaker import Breaker, State
+from service.behaviours.codec import decode_user
+from service.behaviours.feature_copies import FeatureCopies
 from service.metrics import Metrics
+from service.receiving import Receiver
 from service.settings import StoreSettings
 
 log = structlog.get_logger(__name__)
@@ -44,6 +47,22 @@ class History(NamedTuple):
     age_ms: int | None = None
 
 
+class FeatureBlock(NamedTuple):
+    """Features of users, not looked at yet.
+
+    Attributes:
+        source: Where they come from.
+        values: JSON as it is stored; None for a user that nothing is known of.
+        degraded: Reasons why this is less than the store could give.
+        lost: Of each user, whether the store could give more; None: of nobody.
+    """
+
+    source: Source
+    values: Sequence[bytes | None]
+    degraded: tuple[str, ...] = ()
+    lost: Sequence[bool] | None = None
+
+
 @dataclass(slots=True)
 class _Epoch:
     """Remembers the store's marker; another one, or none, means that the data behind it is gone."""
@@ -51,6 +70,23 @@ class _Epoch:
     hold_s: float
     marker: int | None = None
     wiped_at: float | None = field(default=None)
+    # As it is stored, and what it says: nearly every reply brings the same.
+    stored: tuple[bytes | None, int | None] = (None, None)
+
+    def see_stored(self, text: bytes | None, clock: Callable[[], float]) -> None:
+        known, marker = self.stored
+        if text != known or marker != self.marker:
+            self.stored = text, marker_of(text)
+            self.see(self.stored[1], clock())
+
+    def calm(self, clock: Callable[[], float]) -> bool:
+        """Whether nothing was wiped a short time ago."""
+        if self.wiped_at is None:
+            return True
+        if self.wiped(clock()):
+            return False
+        self.wiped_at = None
+        return True
 
     def see(self, marker: int | None, now: float) -> None:
         if self.marker is not None and marker != self.marker:
@@ -86,7 +122,8 @@ class Histories:
         self._breaker = Breaker(settings.breaker, clock)
         self._epoch = _Epoch(settings.wiped_hold_s)
         self._most_copies = settings.cache_users if settings.cache_ttl_s > 0 else 0
-        self._copies: OrderedDict[str, tuple[float, UserData]] = OrderedDict()
+        self._copies: OrderedDict[str, tuple[float, UserData | Packed]] = OrderedDict()
+        self._feature_copies = FeatureCopies(self._most_copies)
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -95,6 +132,40 @@ class Histories:
         if self._breaker.state is not State.CLOSED:
             return "degraded"
         return "wiped" if self._epoch.wiped(self._clock()) else "ok"
+
+    def begin(self, user_id: str, receiver: Receiver) -> bool:
+        """Ask for one user without waiting, where nothing keeps the store from answering.
+
+        Args:
+            user_id: Whose history.
+            receiver: Gets what ``came`` understands, possibly before this returns.
+
+        Returns:
+            False, and nothing was done, where ``read`` is needed.
+        """
+        if self._breaker.state is not State.CLOSED or not self._epoch.calm(self._clock):
+            return False
+        return self.store.begin(user_id, receiver)
+
+    def came(self, reply: Any, seconds: float) -> Packed | None:
+        """What the store's reply to ``begin`` holds, None where only ``read`` can say more.
+
+        Args:
+            reply: As it was received, an exception included.
+            seconds: That it took.
+        """
+        if type(reply) is not list or len(reply) != 3:
+            cause = reply if isinstance(reply, Exception) else type(reply).__name__
+            self._failed(StoreError(f"the store's reply to MGET is not a list of three values: {cause}"))
+            return None
+        self._succeeded(seconds)
+        marker, sequence, features = reply
+        self._epoch.see_stored(marker, self._clock)
+        return Packed(sequence, features) if self._epoch.calm(self._clock) else None
+
+    def keep(self, user_id: str, found: Packed) -> None:
+        """Remember what ``begin`` brought, once it is known to be whole."""
+        self._remember(user_id, found, self._clock())
 
     async def read(self, user_id: str) -> History:
         """The history of one user; never raises for a store that is away."""
@@ -113,6 +184,32 @@ class Histories:
         wiped = self._epoch.wiped(now)
         found = zip(user_ids, reading.users, strict=True)
         return [self._from_store(user_id, user, now, wiped) for user_id, user in found]
+
+    async def read_features(self, user_ids: Sequence[str]) -> FeatureBlock:
+        """The features of users as they are stored, in one round trip; never raises for a store that is away."""
+        started = time.perf_counter()
+        try:
+            found = await self.store.read_features(user_ids) if self._may_read() else None
+        except StoreError as error:
+            self._failed(error)
+            found = None
+        now = self._clock()
+        if found is None:
+            return self._kept_features(user_ids, now)
+        self._succeeded(time.perf_counter() - started)
+        self._epoch.see(found.marker, now)
+        self._feature_copies.remember(user_ids, found.values, now)
+        if not self._epoch.wiped(now) or None not in found.values:
+            return FeatureBlock("store", found.values)
+        return FeatureBlock("store", found.values, (STORE_WIPED,), [value is None for value in found.values])
+
+    def _kept_features(self, user_ids: Sequence[str], now: float) -> FeatureBlock:
+        kept = self._feature_copies.find(user_ids, now - self._settings.cache_ttl_s)
+        known = sum(user_id in kept for user_id in user_ids)
+        reasons = (NO_HISTORY,) if known < len(user_ids) else ()
+        reasons += (STALE_HISTORY,) if known else ()
+        values = [kept.get(user_id) for user_id in user_ids]
+        return FeatureBlock("cache" if known else "empty", values, reasons, [True] * len(user_ids))
 
     async def _reading(self, user_ids: Sequence[str]) -> Reading | None:
         if not self._may_read():
@@ -154,11 +251,16 @@ class Histories:
         if copy is not None:
             age = self._clock() - copy[0]
             if age <= self._settings.cache_ttl_s:
-                return History("cache", copy[1], (STALE_HISTORY,), age_ms=round(age * 1e3))
+                return History("cache", self._unpacked(copy[1]), (STALE_HISTORY,), age_ms=round(age * 1e3))
             del self._copies[user_id]
         return History("empty", None, (NO_HISTORY,), lost=True)
 
-    def _remember(self, user_id: str, user: UserData, now: float) -> None:
+    def _unpacked(self, copy: UserData | Packed) -> UserData:
+        if isinstance(copy, UserData):
+            return copy
+        return decode_user(copy.sequence, copy.features, self._settings.max_events)
+
+    def _remember(self, user_id: str, user: UserData | Packed, now: float) -> None:
         if self._most_copies == 0:
             return
         copies = self._copies
@@ -171,6 +273,7 @@ class Histories:
     def forget(self, user_id: str) -> None:
         """Drop the copy of a user whose data was deleted."""
         self._copies.pop(user_id, None)
+        self._feature_copies.forget(user_id)
 
     async def watch(self) -> None:
         """Find out for ourselves when the store comes back, so that no request has to be the probe."""

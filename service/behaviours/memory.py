@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from bundle.behaviours import Events, pack, unpack
-from service.behaviours.base import Appended, Event, Features, Reading, no_events
+from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, no_events
 from service.behaviours.codec import decode_users, encode_features, group_events, merge
 
 
@@ -21,11 +21,19 @@ class MemoryStore:
         self.features: dict[str, bytes] = {}
         self._marker = time.time_ns() // 1_000_000
 
+    def begin(self, _user_id: str, _receiver: object) -> bool:
+        """See ``BehaviourStore``: everything is here, so there is nothing to wait for."""
+        return False
+
     async def read(self, user_ids: Sequence[str]) -> Reading:
         """See ``BehaviourStore``."""
         sequences = [self.sequences.get(user_id) for user_id in user_ids]
         features = [self.features.get(user_id) for user_id in user_ids]
         return Reading(decode_users(sequences, features, self._max_events), self._marker)
+
+    async def read_features(self, user_ids: Sequence[str]) -> StoredFeatures:
+        """See ``BehaviourStore``."""
+        return StoredFeatures([self.features.get(user_id) for user_id in user_ids], self._marker)
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """See ``BehaviourStore``."""

@@ -17,6 +17,7 @@ from service.behaviours.base import StoreError
 from service.behaviours.commands import PATIENT_S, Argument, ReplyError
 from service.behaviours.connection import Connection, open_connection, pack
 from service.behaviours.patience import settle
+from service.receiving import Receiver
 from service.settings import StoreSettings
 
 _SMALL_KEYS = 64  # a read of up to this many keys does not hold up another one
@@ -121,6 +122,17 @@ class PipelinedCommands:
         if isinstance(values, ReplyError):
             raise StoreError(f"the store refused MGET: {values.code}") from values
         raise StoreError("the store's reply to MGET is not a list of as many values as keys")
+
+    def begin_mget(self, receiver: Receiver, keys: Sequence[str]) -> bool:
+        """See ``Commands``."""
+        connection = self._reads.connection
+        if connection is None or not connection.usable:
+            return False
+        try:
+            connection.send_for(receiver, pack(("MGET", *keys)), self._read_s + len(keys) * self._key_s)
+        except StoreError:
+            return False
+        return True
 
     async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """See ``Commands``."""

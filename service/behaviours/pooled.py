@@ -24,6 +24,7 @@ from service.behaviours.base import StoreError
 from service.behaviours.commands import CLIENT_NAME, PATIENT_S, Argument, ReplyError
 from service.behaviours.patience import finish_within, settle
 from service.errors import SettingsError
+from service.receiving import Receiver
 from service.settings import StoreSettings
 
 # RuntimeError: uvloop raises it for a connection that was reset a moment ago.
@@ -60,6 +61,10 @@ class PoolCommands:
         if not isinstance(values, list) or len(values) != len(keys):
             raise StoreError("the store's reply to MGET is not a list of as many values as keys")
         return values
+
+    def begin_mget(self, _receiver: Receiver, _keys: Sequence[str]) -> bool:
+        """See ``Commands``: the library has coroutines alone."""
+        return False
 
     async def many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         """See ``Commands``."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bundle.behaviours import FORMAT_BYTE
-from service.behaviours.base import Appended, Event, Features, Reading, StoreError
+from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, StoreError, marker_of
 from service.behaviours.codec import decode_users, encode_features, group_events
 from service.behaviours.commands import Argument, Commands, ReplyError
+from service.receiving import Receiver
 from service.settings import StoreSettings
 
 # A merge of two runs that are both oldest first. It starts at the end of the stored one, because almost every event is
@@ -63,6 +64,7 @@ else
 end
 return { news - present, present, damaged }
 """
+_TEXTS = frozenset({bytes, type(None)})
 _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -97,7 +99,20 @@ class RedisStore:
             keys += (self.sequence_key(user_id), self.features_key(user_id))
         values = [_bytes(value) for value in await self._commands.mget(keys)]
         users = decode_users(values[1::2], values[2::2], self._settings.max_events)
-        return Reading(users, _marker(values[0]))
+        return Reading(users, marker_of(values[0]))
+
+    def begin(self, user_id: str, receiver: Receiver) -> bool:
+        """See ``BehaviourStore``."""
+        keys = (self._marker_key, f"{self._sequences}{user_id}}}", f"{self._features}{user_id}}}")
+        return self._commands.begin_mget(receiver, keys)
+
+    async def read_features(self, user_ids: Sequence[str]) -> StoredFeatures:
+        """See ``BehaviourStore``."""
+        prefix = self._features
+        marker, *values = await self._commands.mget([self._marker_key, *[f"{prefix}{user}}}" for user in user_ids]])
+        if not _TEXTS.issuperset(map(type, values)):
+            values = [_bytes(value) for value in values]
+        return StoredFeatures(values, marker_of(marker))
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """See ``BehaviourStore``."""
@@ -144,7 +159,7 @@ class RedisStore:
         now = time.time_ns() // 1_000_000
         replies = await self._commands.many([("SET", self._marker_key, str(now), "NX"), ("GET", self._marker_key)])
         _raise_errors(replies)
-        marker = _marker(replies[1])
+        marker = marker_of(replies[1])
         if marker is None:
             raise StoreError("the epoch marker could not be written")
         return marker
@@ -157,10 +172,6 @@ class RedisStore:
 def _bytes(value: object) -> bytes | None:
     """A reply of another type than text counts as damage, so it becomes a value that no decoder accepts."""
     return value if value is None or isinstance(value, bytes) else b""
-
-
-def _marker(value: object) -> int | None:
-    return int(value) if isinstance(value, bytes) and len(value) < 20 and value.isdigit() else None
 
 
 def _raise_errors(replies: Sequence[Any]) -> None:

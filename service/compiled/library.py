@@ -9,7 +9,7 @@ from typing import Any
 from service.compiled.build import LIBRARY, SOURCE
 from service.compiling import source_digest
 
-ADDRESS, COUNT, BYTES = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
+ADDRESS, COUNT, BYTES, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_double
 
 
 class CompiledUnavailable(Exception):

@@ -30,6 +30,14 @@ class Admission:
         self._mean_s = 0.0
         self.draining = False
 
+    def enter_at_once(self) -> bool:
+        """Take a place, which ``leave`` must give back; False where ``enter`` has to wait or to refuse."""
+        if self.draining or self._active >= self._limits.concurrency:
+            return False
+        self._active += 1
+        self._metrics.in_flight.set(self._active)
+        return True
+
     async def enter(self, seconds_left: float) -> None:
         """Take a place, which ``leave`` must give back.
 

@@ -11,11 +11,13 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from service.receiving import Receiver
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# What to call with what, and the future that waits for it.
-_Work = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
+# What to call with what, who waits for it, and on which loop.
+_Work = tuple[Callable[..., Any], tuple[Any, ...], Receiver, asyncio.AbstractEventLoop]
 
 
 class EngineThreads:
@@ -33,13 +35,17 @@ class EngineThreads:
 
     async def run(self, work: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
         """The result of ``work(*arguments)``; what it raises is raised here. Never begun if nobody waits any more."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(future, work, *arguments)
+        return await future
+
+    def submit(self, receiver: Receiver, work: Callable[[Unpack[Ts]], object], *arguments: *Ts) -> None:
+        """Have ``work(*arguments)`` done, and its outcome handed over on the event loop that runs here."""
         if self._closed:
             raise RuntimeError("the engine's threads have ended")
         if not self._threads:
             self._start()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put((work, arguments, future))
-        return await future
+        self._queue.put((work, arguments, receiver, asyncio.get_running_loop()))
 
     def _start(self) -> None:
         self._threads = [Thread(target=self._serve, name=f"engine-{n}", daemon=True) for n in range(self._count)]
@@ -63,8 +69,10 @@ class EngineThreads:
             thread.join()
 
 
-def _do(work: Callable[..., Any], arguments: tuple[Any, ...], future: "asyncio.Future[Any]") -> None:
-    if future.cancelled():
+def _do(
+    work: Callable[..., Any], arguments: tuple[Any, ...], receiver: Receiver, loop: asyncio.AbstractEventLoop
+) -> None:
+    if receiver.done():
         return
     result, error = None, None
     try:
@@ -72,15 +80,15 @@ def _do(work: Callable[..., Any], arguments: tuple[Any, ...], future: "asyncio.F
     except Exception as raised:  # noqa: BLE001 - it is raised again where somebody waits for it
         error = raised
     try:
-        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        loop.call_soon_threadsafe(_settle, receiver, result, error)
     except RuntimeError:
         return  # the loop has ended, and with it whoever waited
 
 
-def _settle(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if future.done():
+def _settle(receiver: Receiver, result: Any, error: BaseException | None) -> None:
+    if receiver.done():
         return
     if error is not None:
-        future.set_exception(error)
+        receiver.set_exception(error)
     else:
-        future.set_result(result)
+        receiver.set_result(result)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bundle.loading import Limits
+from service.core.compiled_version import compiled_version
 from service.core.uplift_version import UpliftVersion, uplift_version
 from service.core.version import ServedVersion, open_named, served_version
 from service.engines.opening import EngineOptions
@@ -25,4 +26,8 @@ def open_version(
         BundleRefused: The bundle breaks a rule, a graph does not load or does not give training's outputs.
     """
     bundle = open_named(path, limits, expected)
-    return uplift_version(bundle, options) if bundle.manifest.kind == "uplift" else served_version(bundle, options)
+    if bundle.manifest.kind == "uplift":
+        return uplift_version(bundle, options)
+    version = served_version(bundle, options)
+    version.compiled = compiled_version(bundle)
+    return version

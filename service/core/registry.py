@@ -94,6 +94,17 @@ class _Name:
     on_disk: tuple[str, ...] = ()
 
 
+def held(resolver: Resolver, spec: str | None, kind: Kind) -> Slot:
+    """The slot of the version that ``spec`` names, acquired: the caller releases it.
+
+    Raises:
+        UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``.
+    """
+    while not (slot := resolver.resolve(spec, kind)).acquire():
+        pass  # retired in this very moment: the view has its successor
+    return slot
+
+
 class Lease:
     """A version held while a block runs.
 
@@ -116,10 +127,8 @@ class Lease:
         Raises:
             UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``.
         """
-        while not (slot := self._resolver.resolve(self._spec, self._kind)).acquire():
-            pass  # retired in this very moment: the view has its successor
-        self._slot = slot
-        return slot.served
+        self._slot = held(self._resolver, self._spec, self._kind)
+        return self._slot.served
 
     def __exit__(self, *_: object) -> None:
         """Let go."""
@@ -187,6 +196,14 @@ class Registry:
             UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``; as the block begins.
         """
         return Lease(self._resolver, spec, kind)
+
+    def hold(self, spec: str | None, kind: Kind) -> Slot:
+        """The slot of the version that a request names, for whoever cannot use a block; release it.
+
+        Raises:
+            UnknownModel, UnknownVersion, InvalidFeatures, NotReady: See ``Resolver.resolve``.
+        """
+        return held(self._resolver, spec, kind)
 
     def ready(self) -> bool:
         """Whether every required name (or, if none is required, any name) has a warm version."""

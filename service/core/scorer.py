@@ -87,7 +87,7 @@ class Scorer:
             # Encoding is shorter than handing over what is to be encoded, and a graph that runs meanwhile is not
             # interrupted for it.
             prepared = version.prepare(query, history.user)
-            ran = await self._engines.run(version.run, prepared)
+            ran = await self._engines.run(version.run, prepared.inputs)
             return version.finish(prepared, ran, without_history=history.lost)
         except FeatureError as error:
             raise invalid_features(error) from error

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from bundle.schema_checks import history_features
 from bundle.user_columns import StoredLike
 from service.engines.base import Engine, EngineError
 from service.engines.opening import EngineName, EngineOptions, KernelChoice, faster_engine, open_engine
+
+if TYPE_CHECKING:
+    from service.core.compiled_version import CompiledVersion
 
 __all__ = ["EngineName", "Prepared", "Ran", "Scored", "ServedVersion", "Stage", "load_version", "served_version"]
 
@@ -88,6 +91,8 @@ class ServedVersion:
         self.version = bundle.manifest.version
         self.tasks = tuple(bundle.manifest.tasks)
         self._engine = engine
+        # Set where the bundle is loaded to serve: a batch has no bytes of requests.
+        self.compiled: CompiledVersion | None = None
         self._encoder: Encoder = bundle.encoder
         # Numbers that compare every candidate with every behaviour.
         self._compared = len(history_features(bundle.fitted.schema, per_candidate=True))
@@ -101,12 +106,12 @@ class ServedVersion:
             NonFiniteLogits: The graph returned something that is no number, and the bundle has no priors.
         """
         prepared = self.prepare(query, stored)
-        return self.finish(prepared, self.run(prepared), without_history=without_history)
+        return self.finish(prepared, self.run(prepared.inputs), without_history=without_history)
 
     def score_rows(self, rows: Rows, *, without_history: bool = False) -> Scored:
         """Score U users with C candidates each; see ``score``."""
         prepared = self._encoded(rows, perf_counter())
-        return self.finish(prepared, self.run(prepared), without_history=without_history)
+        return self.finish(prepared, self.run(prepared.inputs), without_history=without_history)
 
     def prepare(self, query: ScoreQuery, stored: StoredLike | None) -> Prepared:
         """Encode one user's slate.
@@ -127,14 +132,14 @@ class ServedVersion:
         encoded = self._encoder.encode(rows)
         return Prepared(encoded, encoded.take(None), perf_counter() - started)
 
-    def run(self, prepared: Prepared) -> Ran:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Ran:
         """Run the graph: the one part of the work that another thread can do at the same time.
 
         Raises:
             EngineError: The graph failed.
         """
         started = perf_counter()
-        logits = self._engine.run(prepared.inputs)
+        logits = self._engine.run(inputs)
         return Ran(logits, perf_counter() - started)
 
     def finish(self, prepared: Prepared, ran: Ran, *, without_history: bool) -> Scored:

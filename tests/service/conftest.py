@@ -1,7 +1,10 @@
 """Fixtures of the service's tests: a model store, a Valkey server, a running app."""
 
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -58,6 +61,30 @@ def compiled_library(shared_folder: Path, compiler: list[str]) -> Path:
         build(folder / "_compiled.so")
 
     return build_once(shared_folder / "text", make) / "_compiled.so"
+
+
+@pytest.fixture(scope="session")
+def run_sanitized(shared_folder: Path, compiler: list[str]) -> Callable[[str], None]:
+    """Runs a module as a program, with the path of a sanitized library: any finding in the C++ ends it and the test."""
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    probe = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
+    runtime = Path(probe.stdout.strip())
+    if not runtime.is_absolute():
+        pytest.skip(f"{compiler[0]} has no address sanitizer that can be loaded first")
+
+    def make(folder: Path) -> None:
+        build(folder / "_compiled.so", flags)
+
+    def run(module: str) -> None:
+        library = build_once(shared_folder / "text-sanitized", make) / "_compiled.so"
+        # Python's own allocator would hand out pieces of its arenas, whose ends the sanitizer cannot see.
+        environment = {**os.environ, "LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}
+        environment["PYTHONMALLOC"] = "malloc"
+        command = [sys.executable, "-m", module, str(library)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
 
 
 @pytest.fixture(scope="session")

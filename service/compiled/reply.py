@@ -1,0 +1,218 @@
+"""A plain reply to /score, written by compiled code from the graph's logits: no object is made of any candidate."""
+
+import ctypes
+import struct
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from bundle.correct import Calibrator, Correction, Isotonic, Platt, TaskCorrection, Temperature, logit
+from service.compiled.head import Head
+from service.compiled.library import ADDRESS, BYTES, COUNT, compiled_function
+
+_NUMBER_BYTES: Final = 32  # LONGEST_NUMBER of reply.cpp
+_FLOAT32: Final = np.dtype(np.float32)
+_FACTORS: Final = ("ctr", "cvr")
+_PRODUCT: Final = "ctcvr"
+
+
+class _Piece(ctypes.Structure):
+    """``ReplyPiece`` of reply.cpp."""
+
+    _fields_ = (("start", ctypes.c_char_p), ("length", ctypes.c_int64))
+
+
+class _Task(ctypes.Structure):
+    """``ReplyTask`` of reply.cpp."""
+
+    _fields_ = (
+        *((name, _Piece) for name in ("probabilities", "logits")),
+        *((name, ctypes.c_double) for name in ("log_rate", "serve_prior", "train_prior")),
+        *((name, ctypes.c_double) for name in ("slope", "offset", "temperature")),
+        *(("knots", ctypes.c_int64), ("from_", ctypes.c_void_p), ("to", ctypes.c_void_p)),
+    )
+
+
+class _Form(ctypes.Structure):
+    """``ReplyForm`` of reply.cpp."""
+
+    _fields_ = (
+        *(("tasks", ctypes.c_void_p), ("count", ctypes.c_int64)),
+        *(("ctr", ctypes.c_int64), ("cvr", ctypes.c_int64), ("product", _Piece)),
+    )
+
+
+class Unsupported(ValueError):
+    """Replies of this model cannot be written here; the message says why in one sentence."""
+
+
+class Written(NamedTuple):
+    """A reply: its JSON, and the mean probability of each of its tasks, in their order there."""
+
+    body: bytes
+    means: tuple[float, ...]
+
+
+class ReplyWriter:
+    """Writes the replies of one version of a model, for one thread.
+
+    Args:
+        correction: From logits to probabilities.
+        tasks: (K,) of the graph, in the order of its logits.
+        model: Its name.
+        version: Its version.
+        path: Of the library; by default where ``build`` puts it.
+
+    Attributes:
+        probabilities: The tasks of a reply, the product of two of them included where it is one more.
+
+    Raises:
+        CompiledUnavailable: It was not built, cannot be opened, or was built from other source.
+        Unsupported: A task is there twice, or there is none.
+    """
+
+    def __init__(
+        self, correction: Correction, tasks: Sequence[str], model: str, version: str, path: Path | None = None
+    ) -> None:
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise Unsupported(f"a reply needs tasks of different names, got {list(tasks)}")
+        arguments = (ADDRESS, BYTES, COUNT, BYTES, COUNT, COUNT, COUNT, ADDRESS)
+        self._write = compiled_function("ctrlift_write_reply", arguments, path, holds_lock=True)
+        self._model = orjson.dumps({"name": model, "version": version}).decode()
+        forms = [_Described(correction, tasks, without_history) for without_history in (False, True)]
+        self._forms, self._addresses = forms, [ctypes.addressof(form.form) for form in forms]
+        self._tasks, self._texts_bytes = len(tasks), forms[0].texts_bytes
+        self.probabilities = (*tasks, _PRODUCT) if forms[0].has_product else tuple(tasks)
+        self._means = struct.Struct(f"={len(self.probabilities)}d")
+        self._make_room(0)
+
+    def write(
+        self,
+        logits: NDArray[np.float32],
+        request_id: str,
+        source: str,
+        length: int,
+        missing: tuple[str, ...],
+        raw: bool,
+        without_history: bool,
+    ) -> Written | None:
+        """The reply; None where the logits are of another form than the model's, or one is no finite number.
+
+        Most of the time goes where no cache has the code any more, behind the run of a graph: so there are few
+        functions in here, and no object that is not needed.
+
+        Args:
+            logits: (1, C, K) of the graph.
+            request_id: Of the request; None is the answer also where it would need escapes.
+            source: Of the behaviours.
+            length: How many of them were used.
+            missing: Features that nobody gave.
+            raw: Whether the logits are wanted.
+            without_history: Whether the history was lost.
+        """
+        users, candidates, tasks = logits.shape
+        if users != 1 or candidates == 0 or tasks != self._tasks or logits.dtype is not _FLOAT32:
+            return None
+        facts = (
+            f'{{"request_id":"{request_id}","model":{self._model},"behaviours":{{"source":"{source}","length":{length}}},'
+            f'"degraded":[],"warnings":{_warnings(missing) if missing else "[]"}'
+        ).encode()
+        numbers = candidates * (len(self.probabilities) + (tasks if raw else 0))
+        room = self._texts_bytes + len(facts) + _NUMBER_BYTES * numbers
+        if room > self._room:
+            self._make_room(room)
+        asked = self._addresses[without_history], logits.tobytes(), candidates, facts, len(facts), len(request_id), raw
+        written = self._write(*asked, self._address)
+        if written < 0:
+            return None
+        start = self._means.size
+        return Written(self._out[start : start + written], self._means.unpack_from(self._out))
+
+    def _make_room(self, room: int) -> None:
+        """For the means and so many bytes of a reply."""
+        self._room = room
+        self._out: Any = ctypes.create_string_buffer(self._means.size + room)
+        self._address = ctypes.addressof(self._out)
+
+
+@lru_cache(maxsize=256)
+def _warnings(missing: tuple[str, ...]) -> str:
+    return orjson.dumps([f"missing_feature:{name}" for name in missing]).decode()
+
+
+class _Described:
+    """What reply.cpp is told of a model.
+
+    Args:
+        correction: From logits to probabilities.
+        tasks: (K,) of the graph.
+        without_history: Whether it is for requests whose history was lost.
+
+    Attributes:
+        form: For the compiled function; lives as long as this object.
+        has_product: Whether a reply has one more task.
+        texts_bytes: Room for whatever a reply says besides its facts and its numbers.
+    """
+
+    def __init__(self, correction: Correction, tasks: Sequence[str], without_history: bool) -> None:
+        self.has_product = set(_FACTORS) <= set(tasks) and _PRODUCT not in tasks
+        self._tasks = (_Task * len(tasks))()
+        self._held: list[object] = []
+        for place, (task, told) in enumerate(zip(tasks, self._tasks, strict=True)):
+            told.probabilities = _opening(b',"scores":{' if place == 0 else b",", f"p{task}")
+            told.logits = _opening(b',"logits":{' if place == 0 else b",", task)
+            settings = correction.tasks.get(task, TaskCorrection())
+            self._shift(told, settings, sampled=correction.mode == "serving")
+            lost = settings.calibrator_without_history
+            self._calibrate(told, lost if without_history and lost is not None else settings.calibrator)
+        ctr, cvr = (tasks.index(task) if self.has_product else -1 for task in _FACTORS)
+        self.form = _Form(ctypes.addressof(self._tasks), len(tasks), ctr, cvr, _opening(b",", f"p{_PRODUCT}"))
+        pieces = [piece for told in self._tasks for piece in (told.probabilities, told.logits)]
+        self.texts_bytes = sum(piece.length for piece in (*pieces, self.form.product)) + len("}}}")
+
+    @staticmethod
+    def _shift(told: _Task, settings: TaskCorrection, *, sampled: bool) -> None:
+        told.log_rate = float(np.log(settings.rate)) if sampled else 0.0
+        if settings.train_prior is not None and settings.serve_prior is not None:
+            told.serve_prior = float(logit(settings.serve_prior))
+            told.train_prior = float(logit(settings.train_prior))
+
+    def _calibrate(self, told: _Task, calibrator: Calibrator) -> None:
+        told.slope = told.temperature = 1.0
+        if isinstance(calibrator, Platt):
+            told.slope, told.offset = calibrator.a, calibrator.b
+        elif isinstance(calibrator, Temperature):
+            told.temperature = calibrator.temperature
+        elif isinstance(calibrator, Isotonic):
+            told.knots = len(calibrator.x_knots)
+            for name, knots in (("from_", calibrator.x_knots), ("to", calibrator.y_knots)):
+                column = (ctypes.c_double * len(knots))(*knots)
+                self._held.append(column)
+                setattr(told, name, ctypes.addressof(column))
+
+
+def _opening(before: bytes, name: str) -> _Piece:
+    """What stands before the numbers of a member."""
+    text = before + orjson.dumps(name) + b":["
+    return _Piece(text, len(text))
+
+
+def response_head(default_headers: Iterable[tuple[bytes, bytes]], head: Head, length: int) -> bytes:
+    """What stands before the body of a good reply on a connection that stays open.
+
+    Args:
+        default_headers: Of the server.
+        head: Of the request.
+        length: Of the body, in bytes.
+    """
+    own = (
+        f"content-length: {length}\r\ncontent-type: application/json\r\n"
+        f"x-request-id: {head.request_id}\r\ntraceparent: {head.traceparent}\r\n\r\n"
+    )
+    lines = [b"%b: %b\r\n" % header for header in default_headers]
+    return b"".join((b"HTTP/1.1 200 OK\r\n", *lines, own.encode()))

@@ -1,0 +1,190 @@
+// A body of /score in one pass over its bytes; see slate.py for what the caller prepares. Whatever is wrong or unusual
+// ends the reading. So a wrong answer can only come from taking too much, never from taking too little.
+
+#include "slate.h"
+
+#include "exported.h"
+#include "json.h"
+#include "xxh3.h"
+
+namespace {
+
+constexpr double LAST_SECOND = 4294967295.0;
+
+// Where to write and how much of it there may be.
+struct Limits {
+    int64_t candidates, id_bytes, members, cells;
+};
+
+class SlateReader : public Json {
+public:
+    SlateReader(const char *text, int64_t length, const Limits &limits, Slate &slate, Member *members, uint64_t *cells)
+        : Json(text, length), limits_(limits), slate_(slate), members_(members), cells_(cells) {}
+
+    bool body() {
+        if (!take('{')) return false;
+        bool more = true;
+        while (more) {
+            Text key;
+            if (!string(key) || !take(':') || !field(key) || !next('}', more)) return false;
+        }
+        return at_the_end() && slate_.candidates > 0 && columns_fit();
+    }
+
+private:
+    const Limits &limits_;
+    Slate &slate_;
+    Member *members_;
+    uint64_t *cells_;
+    int64_t used_ = 0;   // of the cells
+    uint32_t told_ = 0;  // fields that the body had already, by bit
+
+    bool once(uint32_t bit) {
+        const bool before = (told_ >> bit) & 1;
+        told_ |= 1u << bit;
+        return !before;
+    }
+
+    bool field(const Text &key) {
+        if (same(key, "candidates", 10)) return once(0) && candidates();
+        if (same(key, "user_id", 7)) return once(1) && user();
+        if (same(key, "context", 7)) return once(2) && features(CONTEXT);
+        if (same(key, "user_features", 13)) return once(3) && features(USER);
+        if (same(key, "candidate_features", 18)) return once(4) && features(CANDIDATE);
+        if (same(key, "ts", 2)) return once(5) && ts();
+        if (same(key, "raw", 3)) return once(6) && raw();
+        if (same(key, "model", 5)) return once(7) && model();
+        return same(key, "behaviours", 10) && once(8) && ahead() == 'n' && null();
+    }
+
+    bool id(Text &text) { return string(text) && text.length > 0 && text.length <= limits_.id_bytes; }
+
+    bool user() {
+        if (ahead() == 'n') return null();
+        Text text;
+        if (!id(text) || !id64(text.start, text.length, slate_.user)) return false;
+        slate_.user_start = static_cast<int32_t>(text.start - first_);
+        slate_.user_length = text.length;
+        return true;
+    }
+
+    bool model() {
+        if (ahead() == 'n') return null();
+        Text text;
+        if (!string(text) || text.length == 0) return false;
+        slate_.model_start = static_cast<int32_t>(text.start - first_);
+        slate_.model_length = text.length;
+        return true;
+    }
+
+    bool ts() {
+        const char first = ahead();
+        if (first == 'n') return null();
+        return first != '-' && number(slate_.ts) && slate_.ts <= LAST_SECOND;
+    }
+
+    bool raw() {
+        slate_.raw = ahead() == 't';
+        return slate_.raw ? word("true", 4) : word("false", 5);
+    }
+
+    bool candidates() {
+        if (!take('[')) return false;
+        slate_.first = static_cast<int32_t>(used_);
+        int32_t count = 0;
+        bool more = true;
+        while (more) {
+            Text text;
+            if (count == limits_.candidates || used_ == limits_.cells || !id(text)) return false;
+            if (!id64(text.start, text.length, cells_[used_++]) || !next(']', more)) return false;
+            ++count;
+        }
+        slate_.candidates = count;
+        return true;
+    }
+
+    bool features(Side side) {
+        const int32_t begin = slate_.members;
+        if (!take('{')) return false;
+        bool more = !take('}');
+        while (more) {
+            Text key;
+            if (slate_.members == limits_.members || !string(key) || !take(':')) return false;
+            for (const Member *other = members_ + begin; other < members_ + slate_.members; ++other) {
+                if (same(key, first_ + other->name_start, other->name_length)) return false;
+            }
+            Member &member = members_[slate_.members++];
+            member = {static_cast<int32_t>(key.start - first_), key.length, side, NOTHING, NO_ID};
+            if (!(side == CANDIDATE ? column(member) : scalar(member.kind, member.value))) return false;
+            if (!next('}', more)) return false;
+        }
+        return true;
+    }
+
+    // One value; its kind and itself, which is left as it is for null.
+    bool scalar(int32_t &kind, uint64_t &value) {
+        const char first = ahead();
+        if (first == 'n') {
+            kind = NOTHING;
+            return null();
+        }
+        if (first == '"') {
+            Text text;
+            kind = TEXT;
+            return string(text) && id64(text.start, text.length, value);
+        }
+        double number;
+        kind = NUMBER;
+        if (!modest_number(number)) return false;
+        value = bits_of(number);
+        return true;
+    }
+
+    // A list of values of one kind. Its length stands beside its first cell until all of the body is read.
+    bool column(Member &member) {
+        if (!take('[')) return false;
+        const int64_t begin = used_;
+        bool more = !take(']');
+        while (more) {
+            if (used_ == limits_.cells) return false;
+            int32_t kind;
+            uint64_t value = member.kind == TEXT ? NO_ID : bits_of(NO_NUMBER);
+            if (!scalar(kind, value) || !next(']', more)) return false;
+            if (kind != NOTHING && kind != member.kind) {
+                if (member.kind != NOTHING) return false;
+                member.kind = kind;
+                // What was missing so far was written down as no number.
+                for (int64_t cell = begin; kind == TEXT && cell < used_; ++cell) cells_[cell] = NO_ID;
+            }
+            cells_[used_++] = value;
+        }
+        member.value = static_cast<uint64_t>(begin) | static_cast<uint64_t>(used_ - begin) << 32;
+        return true;
+    }
+
+    bool columns_fit() {
+        for (Member *member = members_; member < members_ + slate_.members; ++member) {
+            if (member->side != CANDIDATE) continue;
+            if (member->value >> 32 != static_cast<uint64_t>(slate_.candidates)) return false;
+            member->value &= 0xFFFFFFFFu;
+        }
+        return true;
+    }
+};
+
+}  // namespace
+
+// Whether the body was read; the block then holds what it says. It has `room` bytes, of which `members` members may
+// take their part and cells the rest.
+EXPORTED int64_t ctrlift_read_slate(
+    const char *text, int64_t length, int64_t candidates, int64_t id_bytes, int64_t members, void *block,
+    int64_t room) {
+    Slate &slate = *static_cast<Slate *>(block);
+    slate = {NO_NUMBER, NO_ID, -1, 0, -1, 0, 0, 0, 0, 0, 0};
+    slate.cells_at = static_cast<int64_t>(sizeof(Slate) + sizeof(Member) * static_cast<size_t>(members));
+    if (length > std::numeric_limits<int32_t>::max() || slate.cells_at > room || !valid_utf8(text, length)) return 0;
+    const Limits limits = {candidates, id_bytes, members, (room - slate.cells_at) / 8};
+    auto *first = reinterpret_cast<Member *>(&slate + 1);
+    auto *cells = reinterpret_cast<uint64_t *>(static_cast<char *>(block) + slate.cells_at);
+    return SlateReader(text, length, limits, slate, first, cells).body();
+}
