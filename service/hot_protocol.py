@@ -263,7 +263,7 @@ class HotProtocol(HttpToolsProtocol):
 
 def reply_bytes(reply: Reply, default_headers: Iterable[tuple[bytes, bytes]], *, keep_alive: bool) -> bytes:
     """A reply as it goes over the wire."""
-    parts = [STATUS_LINE[reply.status]]
+    parts: list[bytes | memoryview] = [STATUS_LINE[reply.status]]
     for name, value in (*default_headers, *reply.headers):
         parts += (name, b": ", value, b"\r\n")
     parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", reply.body)

@@ -23,10 +23,11 @@ from benchmarks.serving.load import (
     Target,
     generator,
     is_loopback,
+    post,
     read_requests,
     target,
 )
-from benchmarks.serving.load_worker import complete, percentile, put_load
+from benchmarks.serving.load_worker import complete, connected, percentile
 
 
 class Recording(ThreadingHTTPServer):
@@ -84,7 +85,7 @@ def test_only_this_machine_is_loaded(host: str) -> None:
     with pytest.raises(ValueError, match="loopback"):
         Target(host, 80, (b"x",))
     with pytest.raises(RuntimeError, match="loopback"):  # the process looks again: it does not trust who starts it
-        put_load({"host": host, "port": 80, "plan": {"connections": 1, "requests": 1}})
+        connected({"host": host, "port": 80, "plan": {"connections": 1, "requests": 1}})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
@@ -127,6 +128,21 @@ def test_requests_of_the_warm_up_are_not_counted(tmp_path: Path) -> None:
     with serving() as (url, server):
         assert put(url, Closed(connections=2, requests=10), tmp_path, warm_up=3).requests == 10
     assert len(server.bodies) == 16
+
+
+def test_the_same_connections_take_the_load_again(tmp_path: Path) -> None:
+    plan = Closed(connections=2, requests=10)
+    with serving() as (url, server), generator(target(url, "/score", [b"{}"]), plan, tmp_path, warm_up=1) as ready:
+        loads = [ready.run() for _ in range(3)]
+    assert [(load.requests, load.errors) for load in loads] == [(10, 0)] * 3
+    assert len(server.bodies) == 32, "each connection was warmed up once"
+
+
+def test_the_kind_of_body_and_of_the_answer_are_said() -> None:
+    head, _, body = post("h:1", "/score", b"[]", "application/x", "application/y").partition(b"\r\n\r\n")
+    lines = b"Content-Type: application/x", b"Content-Length: 2", b"Accept: application/y"
+    assert (head.split(b"\r\n")[2:], body) == (list(lines), b"[]")
+    assert b"Accept" not in post("h:1", "/score", b"[]")
 
 
 def test_everything_but_a_200_is_an_error(tmp_path: Path) -> None:

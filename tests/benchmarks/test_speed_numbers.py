@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.serving.costs import cpu_seconds, private_mb, process_tree, tree_cpu_seconds
+from benchmarks.serving.costs import cpu_seconds, private_mb, process_tree, thread_cpu_seconds, tree_cpu_seconds
 from benchmarks.serving.plots import HEIGHT, WIDTH, axis, line_plot
 from benchmarks.serving.promises import PROMISES
 from benchmarks.serving.rounds import cpu_ms, in_turns, ratios, summary
@@ -53,17 +53,31 @@ def service(throughput: float, cpu: float) -> dict[str, Any]:
         "overhead_us",
         "direct_cpu_us",
         "request_cpu_us",
+        "loop_us",
+        "engine_us",
         "requests_per_second",
         "worker_cores",
         "p50_ms",
         "p99_ms",
     )
-    return {"throughput": part(throughput), "cpu": part(cpu), **{name: part(50.0) for name in names}}
+    inside = {name: part(40.0) for name in ("request_cpu_us", "graph_us", "around_us", "loop_us", "engine_around_us")}
+    return {"throughput": part(throughput), "cpu": part(cpu), **{name: part(50.0) for name in names}, "inside": inside}
+
+
+def body(rate: float) -> dict[str, Any]:
+    return {
+        "requests_per_second": part(rate),
+        "request_cpu_us": part(1e6 / rate),
+        "loop_us": part(9.0),
+        "body_bytes": 7,
+    }
 
 
 ALL_PARTS: dict[str, Any] = {
     "graph": {"100": graph(100, 2.5), "500": graph(500, 4.0)},
     "service": {"onnx": service(0.99, 0.97), "kernel": service(0.93, 0.95)},
+    "alone": service(0.04, 0.04) | {"overhead_us": part(33.0)},
+    "bodies": {"100": {"JSON": body(500.0), "Arrow": body(400.0)}},
     "workers": {
         "throughput": part(1.9),
         "cpu_corrected": part(1.97),
@@ -117,6 +131,27 @@ def test_cpu_time_of_another_process_is_its_own() -> None:
 
 
 @linux
+def test_cpu_time_is_told_by_thread() -> None:
+    busy = (
+        "import threading, time\n"
+        "def work():\n"
+        "    while time.thread_time() < .2: pass\n"
+        "    print(flush=True); ended.wait()\n"
+        "ended = threading.Event(); threading.Thread(target=work).start(); input(); ended.set()"
+    )
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.02)  # a thread's time is brought up to date when it stops running
+        found = thread_cpu_seconds(child.pid)
+        assert len(found) == 2
+        (other,) = (spent for thread, spent in found.items() if thread != child.pid)
+        assert 0.2 <= other < 1
+        assert sum(found.values()) == pytest.approx(cpu_seconds(child.pid), abs=0.01)
+        child.communicate(b"\n")
+
+
+@linux
 def test_shared_memory_is_not_private() -> None:
     hold = "import mmap, sys; held = {}; print(flush=True); input()"
     private = "bytearray(b'x') * 40_000_000"
@@ -162,6 +197,7 @@ def test_values_come_from_where_they_are_said_to() -> None:
     assert values["kernel_over_repeated_500"] == 12.0
     assert values["service_over_direct"] == 0.97, "the lower of throughput and CPU time"
     assert values["service_over_direct_kernel"] == 0.93
+    assert (values["service_overhead_us"], values["service_around_us"], values["service_alone_us"]) == (50, 40, 33)
     assert values["worker2_private_mb"] == 31.0
     assert values["over_best_peer"] is None
     assert notes["over_best_peer"] == "the part 'peers' was not run"
@@ -213,6 +249,22 @@ def test_the_page_is_written_from_the_record_and_parts_are_kept(tmp_path: Path) 
         assert f"]({image})" in page
         ET.parse(tmp_path / image)
     assert record["environment"]["command"] in page
+
+
+def test_results_of_several_runs_are_merged_with_the_date_and_the_command_of_each(tmp_path: Path) -> None:
+    files = []
+    for number, name in enumerate(("graph", "service", "graph")):
+        found = result(RunOptions(only=(name,)), {name: ALL_PARTS[name]})
+        found["measured"][name] = {"date": f"day {number}", "command": f"bench --only {name} # {number}"}
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(found))
+    command = [sys.executable, "-m", "benchmarks.serving.speed", "--record", str(tmp_path / "kept"), "--merge", *files]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    record = json.loads((tmp_path / "kept" / "serving-speed.json").read_text())
+    assert set(record["parts"]) == {"graph", "service"}
+    assert {name: told["date"] for name, told in record["measured"].items()} == {"graph": "day 2", "service": "day 1"}
+    assert (record["graph_over_repeated_100"], record["service_over_direct"]) == (2.5, 0.97)
+    assert "bench --only service # 1" in (tmp_path / "kept" / "serving.md").read_text()
 
 
 def test_a_quick_run_is_not_recorded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,17 @@ import numpy as np
 import pytest
 
 from benchmarks.serving import speed_network
+from benchmarks.serving.body_rows import check_forms
+from benchmarks.serving.clocked import new_clock
 from benchmarks.serving.direct import expected, open_direct
 from benchmarks.serving.graph_rows import graph_rows
-from benchmarks.serving.running import ScoresDiffer, check_scores
-from benchmarks.serving.service_rows import memory_rows, service_rows
+from benchmarks.serving.load import Load
+from benchmarks.serving.running import ScoresDiffer, Slice, check_scores
+from benchmarks.serving.service_rows import RunsNotSeen, inside, service_rows, stored_service
 from benchmarks.serving.slates import SlateSizes, event_bodies, slates
 from benchmarks.serving.speed_bundle import SpeedFiles, cached, fingerprint
 from benchmarks.serving.variants import ONNX, variants
+from benchmarks.serving.worker_rows import memory_rows
 from service.behaviours import EmbeddedServer
 from tests.benchmarks.conftest import TINY
 
@@ -67,17 +72,52 @@ def test_service_rows_and_memory(speed_files: SpeedFiles) -> None:
         assert found["request_cpu_us"]["median"] > found["direct_cpu_us"]["median"] > 0
         assert found["overhead_us"]["median"] > 0
         assert 0 < found["cpu"]["median"] < 1
+        threads = found["loop_us"]["median"] + found["engine_us"]["median"]
+        assert threads == pytest.approx(found["request_cpu_us"]["median"], rel=0.1)
+        inside = {name: part["median"] for name, part in found["inside"].items()}
+        assert inside["graph_us"] + inside["around_us"] == pytest.approx(inside["request_cpu_us"], rel=0.1)
+        assert 0 < inside["engine_around_us"] < inside["around_us"]
         memory = memory_rows(speed_files.bundle, store.url, ONNX)
     assert len(memory["private_mb"]) == 2
     assert memory["second_worker_mb"] == max(memory["private_mb"])
     assert all(0 < private <= whole for private, whole in zip(memory["private_mb"], memory["resident_mb"], strict=True))
 
 
+def test_the_service_alone_runs_one_linear_layer_on_the_same_inputs(speed_files: SpeedFiles, tmp_path: Path) -> None:
+    alone = cached(tmp_path, replace(TINY, linear=True), repeated=False)
+    made = slates(SIZES)
+    linear, network = open_direct(alone.bundle, ONNX), open_direct(speed_files.bundle, ONNX)
+    for small, large in zip(linear.feeds(made), network.feeds(made), strict=True):
+        assert small.keys() == large.keys()
+        for name, array in small.items():
+            np.testing.assert_array_equal(array, large[name])
+    scores = [linear.scores(feed) for feed in linear.feeds(made)]
+    assert len({tuple(row) for row in scores}) == len(made), "it reads what it is given"
+    with pytest.raises(ValueError, match="dien network, got linear"):
+        speed_network.publish_repeated(tmp_path / "repeated.onnx", speed_network.build(replace(TINY, linear=True)))
+
+
+def test_runs_past_the_clock_are_told(tmp_path: Path) -> None:
+    class Ready:
+        def slice(self) -> Slice:
+            return Slice(Load(3, 0, 1.0, 0.1, 1.0, 1.0), 1.0, 1.0, 1.0, 1.0)
+
+    clock = new_clock(tmp_path / "clock")
+    with pytest.raises(RunsNotSeen, match="saw 0 runs of the graph, expected 3"):
+        inside(Ready(), clock)  # type: ignore[arg-type]  # a stand-in
+
+
+def test_every_kind_of_body_is_answered_with_the_same_scores(speed_files: SpeedFiles) -> None:
+    made = slates(SIZES)
+    wanted = expected(open_direct(speed_files.bundle, ONNX).version, made)
+    with EmbeddedServer(None) as store, ExitStack() as stack:
+        server = stored_service(stack, speed_files.store, store.url, made, ONNX.settings)
+        check_forms(server, made, wanted)
+        with pytest.raises(ScoresDiffer, match="body JSON"):
+            check_forms(server, made, wanted[::-1])
+
+
 def test_a_server_with_other_histories_is_not_timed(speed_files: SpeedFiles) -> None:
-    from contextlib import ExitStack
-
-    from benchmarks.serving.service_rows import stored_service
-
     made = slates(SIZES)
     others = [replace(slate, history=slate.history[::-1]) for slate in made]
     wanted = expected(open_direct(speed_files.bundle, ONNX).version, made)

@@ -147,8 +147,10 @@ def test_values_that_float32_cannot_hold_are_refused(value: float) -> None:
 def test_before_is_strictly_earlier_in_whole_seconds() -> None:
     log = records(list("abcd"), [10, 11, 11, 12])
     history = Behaviours(log, np.zeros(5, dtype=np.int64), np.full(5, 4, dtype=np.int64))
-    cut = history.before(np.array([9.0, 11.0, 11.99, 12.0, 1e12]))
-    assert cut.lengths.tolist() == [0, 1, 1, 3, 4]
+    times = np.array([9.0, 11.0, 11.99, 12.0, 1e12])
+    assert history.before(times).lengths.tolist() == [0, 1, 1, 3, 4]
+    alone = [history.take(slice(row, row + 1)).before(times[row : row + 1]) for row in range(5)]
+    assert [int(one.lengths[0]) for one in alone] == [0, 1, 1, 3, 4]  # a lone request is cut in a way of its own
 
 
 @settings(max_examples=200, deadline=None)

@@ -16,7 +16,7 @@ from tests.cli.running import assert_one_sentence, ctrlift
 def test_an_unknown_part_is_a_usage_error() -> None:
     ran = ctrlift("bench", "--quick", "--only", "nothing")
     assert ran.code == 2
-    assert_one_sentence(ran, "'nothing'", "graph, service, workers, memory, uplift")
+    assert_one_sentence(ran, "'nothing'", "graph, service, alone, workers, memory, uplift")
 
 
 def test_peers_are_no_part_of_a_quick_run() -> None:

@@ -14,7 +14,8 @@ from bundle.population import Person, UpliftQuery
 from service.behaviours import open_store
 from service.core import question
 from service.core.question import Budget, Cost, Interval, Question
-from service.core.treating import Treated, Users, treat
+from service.core.treated import Treated, Users
+from service.core.treating import treat
 from service.core.uplift_version import UpliftVersion, load_uplift
 from service.settings import load_settings
 from tests.cli.running import assert_one_sentence, ctrlift

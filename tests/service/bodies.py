@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.compiled.columns import Number, ObjectColumns, Series, strings
+from service.compiled.columns import ObjectColumns, strings
 from service.compiled.rows import RowWriter
 from service.compiled.users import UserReader
 
@@ -91,12 +91,12 @@ def _write(library: Path) -> None:
     for count in (1, 7, 300):
         columns = ObjectColumns(count)
         columns.text(b"{")
-        columns.members([b'"x"', b'"y"'], rng.normal(size=(count, 2)) * 10.0 ** rng.integers(-300, 300, (count, 2)))
-        columns.value(Number(np.full(count, -1.7976931348623157e308), rng.random(count) < 0.5))
-        columns.value(Series(rng.normal(size=(count, 5))))
+        columns.members((b'"x"', b'"y"'), rng.normal(size=(count, 2)) * 10.0 ** rng.integers(-300, 300, (count, 2)))
+        columns.number(np.full(count, -1.7976931348623157e308), rng.random(count) < 0.5)
+        columns.series(rng.normal(size=(count, 5)))
         columns.choice(rng.integers(0, 2, count), [b"", b"long"])
-        columns.value(strings([f"user {number}" for number in range(count)]))
-        RowWriter(library).between(b"[", columns.parts, count, b"]")
+        columns.piece(strings([f"user {number}" for number in range(count)]))
+        RowWriter(library).between(b"[", columns, b"]")
 
 
 def main() -> int:

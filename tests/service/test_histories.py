@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bundle.behaviours import records
-from service.behaviours.base import Appended, Event, Features, Reading, StoreError, UserData
+from bundle.behaviours import pack, records
+from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, StoreError, UserData
 from service.behaviours.breaker import Breaker, State
+from service.behaviours.commands import ReplyError
 from service.behaviours.histories import Histories, History
 from service.core.version import load_version
 from service.metrics import Metrics
+from service.receiving import Receiver
 from service.settings import BreakerSettings, StoreSettings
 from tests.service import tiny_bundle
 
@@ -36,6 +38,13 @@ class FakeStore:
         if self.away:
             raise StoreError("away")
         return Reading(tuple(self.user for _ in user_ids), self.marker)
+
+    def begin(self, user_id: str, receiver: Receiver) -> bool:
+        self.calls += 1
+        return True
+
+    async def read_features(self, user_ids: Sequence[str]) -> StoredFeatures:
+        raise StoreError("away")
 
     async def append(self, events: Sequence[Event]) -> Appended:
         raise StoreError("away")
@@ -140,6 +149,63 @@ def test_a_corrupt_value_is_said_and_not_remembered() -> None:
     assert (found.source, found.degraded, found.lost) == ("store", ("corrupt_history",), True)
     ladder.store.away = True
     assert ladder.read().source == "empty"
+
+
+REPLY = [b"5", pack(records(["1", "2"], [1, 2])), b'{"age": 3}']
+
+
+class Nobody:
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: object, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+def begin(ladder: Ladder) -> bool:
+    return ladder.histories.begin("u", Nobody())
+
+
+def test_what_was_asked_for_without_waiting_is_remembered_only_when_told_so() -> None:
+    ladder = Ladder(cache_ttl_s=300)
+    assert begin(ladder)
+    found = ladder.histories.came(REPLY, 0.001)
+    assert found == (REPLY[1], REPLY[2])
+    ladder.store.away = True
+    assert ladder.read().source == "empty"
+    ladder.histories.keep("u", found)
+    copy = ladder.read()
+    assert copy.source == "cache"
+    assert copy.user is not None
+    assert copy.user.behaviours["ts"].tolist() == [1, 2]
+    assert copy.user.features == {"age": 3}
+
+
+@pytest.mark.parametrize("marker", [None, b"4", b"not a number"])
+def test_a_store_wiped_meanwhile_is_no_answer_without_waiting(marker: bytes | None) -> None:
+    ladder = Ladder(wiped_hold_s=60)
+    assert ladder.histories.came(REPLY, 0.001) is not None
+    assert ladder.histories.came([marker, None, None], 0.001) is None
+    assert not begin(ladder)
+    assert ladder.histories.state == "wiped"
+    ladder.clock.now += 61
+    assert begin(ladder)
+    # A store without a marker stays a wiped one until it has a marker again.
+    assert (ladder.histories.came([marker, None, None], 0.001) is None) == (marker != b"4")
+
+
+@pytest.mark.parametrize("reply", [StoreError("gone"), ReplyError("LOADING"), [b"5"], None, b"5"])
+def test_failures_without_waiting_open_the_breaker(reply: object) -> None:
+    ladder = Ladder()
+    for _ in range(5):
+        assert begin(ladder)
+        assert ladder.histories.came(reply, 0.001) is None
+    assert ladder.histories.state == "degraded"
+    assert not begin(ladder)
+    assert ladder.store.calls == 5
 
 
 def test_a_lost_history_is_corrected_with_its_own_calibrator(published: Path) -> None:

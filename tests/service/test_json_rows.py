@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.compiled.columns import Number, ObjectColumns, Piece, Series, strings
+from service.compiled.columns import ObjectColumns, Piece, strings
 from service.compiled.padded import PaddedWriter
 from service.compiled.rows import RowWriter
 
@@ -24,7 +24,7 @@ def writer(request: pytest.FixtureRequest) -> Writer:
 
 
 def said(writer: Writer, columns: ObjectColumns) -> object:
-    return json.loads(writer.between(b"[", columns.parts, columns.count, b"]"))
+    return json.loads(bytes(writer.between(b"[", columns, b"]")))
 
 
 @SHARED
@@ -33,9 +33,9 @@ def test_numbers_come_back_to_the_last_bit(writer: Writer, rows: list[list[float
     matrix = np.array(rows)
     columns = ObjectColumns(len(rows))
     columns.text(b"{")
-    columns.members([b'"a"', b'"b"'], matrix[:, :2])
+    columns.members((b'"a"', b'"b"'), matrix[:, :2])
     columns.text(b',"c":')
-    columns.value(Series(matrix[:, 1:]))
+    columns.series(matrix[:, 1:])
     columns.text(b"}")
     plain = [[None if math.isnan(value) else value for value in row] for row in rows]
     assert said(writer, columns) == [{"a": a, "b": b, "c": [b, c]} for a, b, c in plain]
@@ -44,8 +44,8 @@ def test_numbers_come_back_to_the_last_bit(writer: Writer, rows: list[list[float
 @pytest.mark.parametrize("number", [-2.2250738585072014e-308, -1.7976931348623157e308, 5e-324, 1e22, 0.1, 5.0, -0.0])
 def test_one_number_alone_is_its_shortest_text(writer: Writer, number: float) -> None:
     columns = ObjectColumns(1)
-    columns.value(Number(np.array([number])))
-    written = writer.between(b"", columns.parts, 1, b"").decode().rstrip()  # where the last comma would stand
+    columns.number(np.array([number]))
+    written = bytes(writer.between(b"", columns, b"")).decode().rstrip()  # where the last comma would stand
     assert float(written) == number
     assert math.copysign(1, float(written)) == math.copysign(1, number)
     assert type(json.loads(written)) is float
@@ -56,7 +56,7 @@ def test_one_number_alone_is_its_shortest_text(writer: Writer, number: float) ->
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=20))
 def test_texts_come_back(writer: Writer, texts: list[str]) -> None:
     columns = ObjectColumns(len(texts))
-    columns.value(strings(texts))
+    columns.piece(strings(texts))
     assert said(writer, columns) == texts
 
 
@@ -65,13 +65,13 @@ def test_objects_of_one_shape(writer: Writer) -> None:
     known = np.array([True, False, True])
     columns = ObjectColumns(3)
     columns.text(b"{")
-    columns.members([b'"x"', b'"y"'], np.asfortranarray([[1.0, 0.25], [np.nan, -3.0], [1e-7, 0.1]]))
+    columns.members((b'"x"', b'"y"'), np.asfortranarray([[1.0, 0.25], [np.nan, -3.0], [1e-7, 0.1]]))
     columns.text(b',"z":')
     columns.choice(np.array([0, 1, 0]), [b"null", b'{"long": "' + b"abcd" * 40 + b'"}'])
     columns.either(known, b',"w":', b"")
-    columns.value(Number(np.array([0.5, 7.0, np.nan]), known))
+    columns.number(np.array([0.5, 7.0, np.nan]), known)
     columns.text(b',"id":')
-    columns.value(Piece(body, np.array([1, 5, 14], dtype=np.int32), np.array([4, 13, 16], dtype=np.int32)))
+    columns.piece(Piece(body, np.array([1, 5, 14], dtype=np.int32), np.array([4, 13, 16], dtype=np.int32)))
     columns.text(b"}")
     assert said(writer, columns) == [
         {"x": 1.0, "y": 0.25, "z": None, "w": 0.5, "id": "a"},
@@ -85,7 +85,7 @@ def test_both_write_the_same_values(compiled_library: Path) -> None:
     values = rng.normal(size=(500, 3)) * 10.0 ** rng.integers(-20, 20, (500, 3))
     columns = ObjectColumns(500)
     columns.text(b"{")
-    columns.members([b'"x"', b'"y"', b'"z"'], values)
+    columns.members((b'"x"', b'"y"', b'"z"'), values)
     columns.text(b"}")
     compiled = said(RowWriter(compiled_library), columns)
     assert compiled == said(PaddedWriter(), columns) == [dict(zip("xyz", row, strict=True)) for row in values.tolist()]

@@ -1,10 +1,8 @@
 """The quick ways of reading /uplift accept only what the documented way accepts, with the same meaning."""
 
 import json
-import os
 import random
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,14 @@ from bundle.request import StoredUser
 from bundle.user_columns import UserColumns
 from service.api import uplift_body
 from service.api.compiled_users import CompiledUsers
-from service.api.typed_users import UserDecoder
+from service.api.typed_users import TypedBody, UserDecoder
 from service.api.uplift_body import UpliftBody, documented
 from service.api.uplift_schemas import UpliftOptions
-from service.compiled.build import build
 from service.compiled.library import CompiledUnavailable
-from service.compiled.users import UserReader
+from service.compiled.users import UserBlock, UserReader
 from service.core.uplift_version import told_of
 from service.errors import ServiceError
 from tests.bundle.campaign import fitted_campaign
-from tests.conftest import build_once
 from tests.service import tiny_uplift
 from tests.service.bodies import WHOLE, bodies
 
@@ -62,6 +58,10 @@ def written(body: UpliftBody) -> list[Any]:
     return [json.loads(ids.text[a:b]) for a, b in zip(ids.start.tolist(), ids.stop.tolist(), strict=True)]
 
 
+def columns(found: TypedBody) -> UserColumns:
+    return found.users.columns() if isinstance(found.users, UserBlock) else found.users
+
+
 def population(fitted: FittedSchema, users: UpliftQuery | UserColumns, *, stored: bool) -> Population | str:
     kept = [KEPT, None] * len(users.user_ids)
     try:
@@ -70,9 +70,10 @@ def population(fitted: FittedSchema, users: UpliftQuery | UserColumns, *, stored
         return str(error)
 
 
-def check_population(fitted: FittedSchema, one: UpliftBody, other: UpliftBody) -> None:
+def check_population(fitted: FittedSchema, one: UserColumns, other: UpliftBody) -> None:
+    assert isinstance(other.users, UpliftQuery)
     for stored in (False, True):
-        left, right = (population(fitted, body.users, stored=stored) for body in (one, other))
+        left, right = (population(fitted, users, stored=stored) for users in (one, other.users))
         if isinstance(left, str) or isinstance(right, str):
             assert left == right
             continue
@@ -88,16 +89,17 @@ def agree(reader: Reader, raw: bytes, fitted: FittedSchema = PLAIN) -> bool:
         found = reader.decode(raw, 1000)
         if found is None:
             return False
-        quick = UpliftBody(found.users, found.user_ids, UpliftOptions.model_validate(found.options))
+        told = columns(found)
+        quick = UpliftBody(told, found.user_ids, UpliftOptions.model_validate(found.options))
     except (ValueError, RecursionError, ValidationError, ServiceError):
         return False
     asked = slow(raw)
     assert asked is not None, raw
-    assert list(quick.users.user_ids) == list(asked.users.user_ids)
+    assert list(told.user_ids) == list(asked.users.user_ids)
     assert written(quick) == written(asked) == list(asked.users.user_ids)
     options = {name: value for name, value in asked.options if name != "users"}
     assert repr(dict(quick.options)) == repr(options)
-    check_population(fitted, quick, asked)
+    check_population(fitted, told, asked)
     return True
 
 
@@ -151,7 +153,7 @@ def test_a_key_that_stands_twice_is_never_taken(reader: Reader, raw: bytes) -> N
 def test_numbers_are_read_to_the_last_bit(reader: Reader, number: str, value: float) -> None:
     found = reader.decode(b'{"users":[{"user_id":"7","features":{"age":%b}}]}' % number.encode(), 10)
     assert found is not None
-    (read,) = found.users.features["age"]
+    (read,) = columns(found).features["age"]
     assert (read, np.signbit(read)) == (value, np.signbit(value))
 
 
@@ -161,7 +163,7 @@ def test_any_number_is_the_nearest_double_to_its_text(reader: Reader) -> None:
     users = ",".join(f'{{"user_id":"u","features":{{"age":{number}}}}}' for number in numbers)
     found = reader.decode(f'{{"users":[{users}]}}'.encode(), 1000)
     assert found is not None
-    assert list(found.users.features["age"]) == [float(number) for number in numbers]
+    assert list(columns(found).features["age"]) == [float(number) for number in numbers]
 
 
 def test_what_a_user_does_not_name_is_left_to_the_store(reader: Reader) -> None:
@@ -169,8 +171,8 @@ def test_what_a_user_does_not_name_is_left_to_the_store(reader: Reader) -> None:
     if found is None:  # escapes are not for compiled code
         found = reader.decode(json.dumps({"users": WHOLE["users"]}, ensure_ascii=False).encode(), 10)
     assert found is not None
-    np.testing.assert_array_equal(found.users.silent["age"], [False, True, True, False, False, True])
-    np.testing.assert_array_equal(found.users.silent["city"], [False, True, True, False, False, False])
+    np.testing.assert_array_equal(columns(found).silent["age"], [False, True, True, False, False, True])
+    np.testing.assert_array_equal(columns(found).silent["city"], [False, True, True, False, False, False])
 
 
 def test_several_ids_are_read_by_their_types() -> None:
@@ -226,25 +228,6 @@ def test_a_library_of_other_source_is_not_used(
         UserReader(["age"], [False], copy)
 
 
-def test_under_the_sanitizers(shared_folder: Path, compiler: list[str]) -> None:
+def test_under_the_sanitizers(run_sanitized: Callable[[str], None]) -> None:
     """Addresses and undefined behaviour: bodies in a process of their own, any finding ends it."""
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    probe = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
-    runtime = Path(probe.stdout.strip())
-    if not runtime.is_absolute():
-        pytest.skip(f"{compiler[0]} has no address sanitizer that can be loaded first")
-
-    def make(folder: Path) -> None:
-        build(folder / "_compiled.so", flags)
-
-    folder = build_once(shared_folder / "text-sanitized", make)
-    environment = {**os.environ, "LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.service.bodies", str(folder / "_compiled.so")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_sanitized("tests.service.bodies")

@@ -13,7 +13,8 @@ from service.core import question
 from service.core.opening import open_version
 from service.core.question import Interval, Question
 from service.core.registry import Registry
-from service.core.treating import Users, treat
+from service.core.treated import Users
+from service.core.treating import treat
 from service.core.uplift_version import UpliftVersion, load_uplift
 from service.core.version import ServedVersion, load_version
 from service.engines.opening import EngineOptions

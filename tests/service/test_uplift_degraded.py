@@ -185,7 +185,7 @@ def test_a_copy_from_before_the_store_went_away_is_answered_and_not_acted_on(tmp
 
                 raise StoreError("gone")
 
-            store.read = away
+            store.read_features = away
             after = await drill.post("/uplift", json={"users": [{"user_id": "1"}]})
             return before.json(), after.json()
 

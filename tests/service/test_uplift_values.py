@@ -13,7 +13,8 @@ from service.core import question
 from service.core.intervals import student_quantile
 from service.core.question import Asked, Budget, Cost, Interval, Question
 from service.core.recommending import CONTROL
-from service.core.treating import Treated, Users, treat
+from service.core.treated import Treated, Users
+from service.core.treating import treat
 from service.core.uplift_version import UpliftVersion, load_uplift
 from tests.service import tiny_uplift
 from tests.service.tiny_uplift import CITIES, Kind

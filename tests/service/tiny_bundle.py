@@ -82,27 +82,48 @@ def fitted(name: str = "movies") -> FittedSchema:
 
 
 def graph(weights: FittedSchema, seed: int = 0, bias: float = -1.0) -> bytes:
-    rng = np.random.default_rng(seed)
     layout = weights.layout
-    rows = max(weights.tables().values())
-
-    def constant(name: str, values: np.ndarray) -> onnx.TensorProto:
-        return numpy_helper.from_array(values, name)
-
-    initialisers = [
-        constant("cw", rng.normal(0, 0.5, rows).astype(np.float32)),
-        constant("uw", rng.normal(0, 0.5, rows).astype(np.float32)),
-        constant("bw", rng.normal(0, 0.5, rows).astype(np.float32)),
-        constant("cn", rng.normal(0, 0.3, (len(layout.candidate_numbers), 1)).astype(np.float32)),
-        constant("un", rng.normal(0, 0.3, (len(layout.user_numbers), 1)).astype(np.float32)),
-        constant("bias", np.array([bias], dtype=np.float32)),
-        constant("one", np.array([1.0], dtype=np.float32)),
-        constant("half", np.array([0.5], dtype=np.float32)),
-        constant("axis1", np.array([1], dtype=np.int64)),
-        constant("axis2", np.array([2], dtype=np.int64)),
+    fixed = {
+        "Fu": sum(field.width for field in layout.user_ids),
+        "Nu": len(layout.user_numbers),
+        "Fc": sum(field.width for field in layout.candidate_ids),
+        "Nc": len(layout.candidate_numbers),
+        "Fb": sum(field.width for field in layout.behaviour_ids),
+        "Nb": len(layout.behaviour_numbers),
+        "S": layout.masks,
+    }
+    inputs = [
+        helper.make_tensor_value_info(spec.name, _DTYPES[spec.dtype], [fixed.get(str(n), n) for n in spec.shape])
+        for spec in SPECS
     ]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["U", "C", 2])]
+    made = helper.make_graph(_nodes(), "tiny", inputs, outputs, _constants(weights, seed, bias))
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _constants(weights: FittedSchema, seed: int, bias: float) -> list[onnx.TensorProto]:
+    rng = np.random.default_rng(seed)
+    rows, layout = max(weights.tables().values()), weights.layout
+    drawn = {
+        "cw": rng.normal(0, 0.5, rows),
+        "uw": rng.normal(0, 0.5, rows),
+        "bw": rng.normal(0, 0.5, rows),
+        "cn": rng.normal(0, 0.3, (len(layout.candidate_numbers), 1)),
+        "un": rng.normal(0, 0.3, (len(layout.user_numbers), 1)),
+        "bias": np.array([bias]),
+        "one": np.array([1.0]),
+        "half": np.array([0.5]),
+    }
+    axes = {"axis1": np.array([1], dtype=np.int64), "axis2": np.array([2], dtype=np.int64)}
+    constants = {name: values.astype(np.float32) for name, values in drawn.items()} | axes
+    return [numpy_helper.from_array(values, name) for name, values in constants.items()]
+
+
+def _nodes() -> list[onnx.NodeProto]:
     node = helper.make_node
-    nodes = [
+    return [
         node("Gather", ["cw", "candidate_ids"], ["cg"]),
         node("ReduceSum", ["cg", "axis2"], ["cs"], keepdims=1),  # (U, C, 1)
         node("MatMul", ["candidate_numbers", "cn"], ["cm"]),
@@ -126,24 +147,6 @@ def graph(weights: FittedSchema, seed: int = 0, bias: float = -1.0) -> bytes:
         node("Mul", ["ctr", "half"], ["cvr"]),
         node("Concat", ["ctr", "cvr"], ["logits"], axis=2),
     ]
-    fixed = {
-        "Fu": sum(field.width for field in layout.user_ids),
-        "Nu": len(layout.user_numbers),
-        "Fc": sum(field.width for field in layout.candidate_ids),
-        "Nc": len(layout.candidate_numbers),
-        "Fb": sum(field.width for field in layout.behaviour_ids),
-        "Nb": len(layout.behaviour_numbers),
-        "S": layout.masks,
-    }
-    inputs = [
-        helper.make_tensor_value_info(spec.name, _DTYPES[spec.dtype], [fixed.get(str(n), n) for n in spec.shape])
-        for spec in SPECS
-    ]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["U", "C", 2])]
-    made = helper.make_graph(nodes, "tiny", inputs, outputs, initialisers)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 def queries() -> list[ScoreQuery]:

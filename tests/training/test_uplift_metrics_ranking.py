@@ -1,6 +1,5 @@
 import itertools
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.metrics.uplift_bootstrap import RankingIntervals, paired_ranking_intervals, qini_band, ranking_intervals
+from tests.training.uplift_ranking_loops import campaign, slow_curves, slow_metrics
+from training.metrics.uplift_bootstrap import qini_band, ranking_intervals
 from training.metrics.uplift_columns import Measured, contrast
 from training.metrics.uplift_ranking import (
     RankedContrast,
@@ -54,66 +54,6 @@ ROWS = st.integers(1, 30).flatmap(
         st.lists(st.booleans(), min_size=n, max_size=n),
     )
 )
-
-
-def campaign(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Outcome, true effect, treated, feature noise of a randomised campaign whose effect changes sign."""
-    generator = np.random.default_rng(seed)
-    effect = generator.uniform(-0.3, 0.5, rows)
-    treated = generator.random(rows) < 0.5
-    outcome = (generator.random(rows) < 0.4 + effect * treated).astype(float)
-    return outcome, effect, treated, generator.normal(size=rows)
-
-
-def slow_curves(
-    outcome: np.ndarray, score: np.ndarray, treated: np.ndarray, *, perfect: bool = False
-) -> tuple[list, list, list]:
-    """Share, Q / n1(N) and uplift curve, one plain sum over the rows for each distinct score."""
-    outcome, score, treated = np.asarray(outcome, float), np.asarray(score), np.asarray(treated, bool)
-    points, q, u = [0.0], [0.0], [0.0]
-    for threshold in sorted(set(score.tolist()), reverse=True):
-        top = [i for i in range(len(score)) if score[i] >= threshold]
-        n1, n0 = sum(treated[i] for i in top), sum(not treated[i] for i in top)
-        s1, s0 = sum(outcome[i] for i in top if treated[i]), sum(outcome[i] for i in top if not treated[i])
-        points.append(len(top) / len(score))
-        q.append((s1 - s0 * n1 / n0 if n0 else s1 * perfect) / treated.sum())
-        u.append((s1 / n1 - s0 / n0) * len(top) / len(score) if n0 and n1 else 0.0)
-    return points, q, u
-
-
-def slow_area(x: list, y: list) -> float:
-    return math.fsum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
-
-
-def slow_metrics(outcome: np.ndarray, score: np.ndarray, treated: np.ndarray) -> dict[str, float]:
-    x, q, u = slow_curves(outcome, score, treated)
-    area = slow_area(x, q) - q[-1] / 2
-    # The perfect order of Radcliffe with negative effects, and the curve that climbs to the gain and stays.
-    key = np.where(treated, outcome, -np.asarray(outcome))
-    n1 = treated.sum()
-    px, pq, _ = slow_curves(outcome, key, treated, perfect=True)
-    gain = q[-1] * n1
-    qx, qq = [0.0, gain / len(outcome), 1.0], [0.0, gain / n1, gain / n1]
-    top = slow_top(outcome, score, treated, 0.25)
-    return {
-        "qini_norm_area": area,
-        "qini_negative_effects": area / (slow_area(px, pq) - q[-1] / 2),
-        "qini_no_negative_effects": area / (slow_area(qx, qq) - q[-1] / 2),
-        "auuc": slow_area(x, u),
-        "auuc_above_random": slow_area(x, u) - u[-1] / 2,
-        "uplift_at_25": top,
-    }
-
-
-def slow_top(outcome: np.ndarray, score: np.ndarray, treated: np.ndarray, share: float) -> float:
-    """Each row of the tied run at the cut enters with the fraction that still fits."""
-    seats = share * len(score)
-    part = np.empty(len(score))
-    for row, value in enumerate(score):
-        above, tied = (score > value).sum(), (score == value).sum()
-        part[row] = min(max((seats - above) / tied, 0.0), 1.0)
-    means = [(part * outcome)[arm].sum() / part[arm].sum() for arm in (treated, ~treated)]
-    return float(means[0] - means[1])
 
 
 def test_qini_by_hand() -> None:
@@ -330,107 +270,3 @@ def test_options_out_of_range_are_refused() -> None:
         ranking_intervals(OUTCOME, SCORE, TREATED, units=[1])
     with pytest.raises(ValueError, match="qini_norm_area"):
         negative_allowed([0.5, 3], [1, 2], [0, 1])
-
-
-def drawn_rows(count: int, replicates: int, seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return [generator.integers(0, count, count) for _ in range(replicates)]
-
-
-def test_bootstrap_equals_copying_the_drawn_rows() -> None:
-    outcome, effect, treated, noise = campaign(120)
-    score = (effect + noise).round(1)
-    found = ranking_intervals(outcome, score, treated, shares=(0.25,), replicates=30, seed=3)
-    slow = [slow_metrics(outcome[rows], score[rows], treated[rows]) for rows in drawn_rows(120, 30, 3)]
-    assert found.warnings == ()
-    for name, interval in found.metrics.items():
-        values = [replicate[name] for replicate in slow]
-        assert interval.low == pytest.approx(np.quantile(values, 0.025)), name
-        assert interval.high == pytest.approx(np.quantile(values, 0.975)), name
-        assert interval.standard_error == pytest.approx(np.std(values)), name
-        assert interval.replicates == 30
-
-
-def test_units_are_drawn_as_a_whole() -> None:
-    outcome, effect, treated, _ = campaign(90)
-    units = np.repeat(np.arange(30), 3)
-    found = ranking_intervals(outcome, effect, treated, units=units.astype(str), replicates=25, seed=1)
-    # Units are numbered in the sorted order of their names.
-    names = np.sort(np.unique(units).astype(str))
-    drawn = [np.concatenate([np.flatnonzero(units == int(names[u])) for u in d]) for d in drawn_rows(30, 25, 1)]
-    values = [qini_norm_area(outcome[rows], effect[rows], treated[rows]).value for rows in drawn]
-    assert found.metrics["qini_norm_area"].low == pytest.approx(np.quantile(values, 0.025))
-    assert found.metrics["qini_norm_area"].standard_error == pytest.approx(np.std(values))
-
-
-def test_amounts_have_every_metric_but_the_coefficients() -> None:
-    outcome, effect, treated, _ = campaign(200)
-    found = ranking_intervals(outcome * 12.5, effect, treated, replicates=20)
-    counted = ranking_intervals(outcome, effect, treated, replicates=20)
-    assert set(counted.metrics) - set(found.metrics) == {"qini_negative_effects", "qini_no_negative_effects"}
-    for name, interval in found.metrics.items():
-        assert interval.high == pytest.approx(12.5 * counted.metrics[name].high), name
-
-
-def test_replicates_without_an_arm_are_left_out_and_counted() -> None:
-    found = ranking_intervals([1, 0, 1, 0], [4, 3, 2, 1], [1, 0, 0, 0], replicates=100)
-    interval = found.metrics["qini_norm_area"]
-    assert 0 < interval.replicates < 100
-    assert f"undefined in {100 - interval.replicates} of 100 replicates" in " ".join(found.warnings)
-
-
-def paired(rows: int, seed: int = 0) -> tuple[RankingIntervals, RankingIntervals, float]:
-    outcome, effect, treated, noise = campaign(rows, seed)
-    worse = effect + 0.05 * noise
-    both = paired_ranking_intervals(outcome, effect, worse, treated)
-    alone = ranking_intervals(outcome, effect, treated)
-    difference = qini_norm_area(outcome, effect, treated).value - qini_norm_area(outcome, worse, treated).value
-    return both, alone, difference
-
-
-def test_paired_bootstrap_is_the_difference_on_the_same_rows() -> None:
-    outcome, effect, treated, noise = campaign(120)
-    found = paired_ranking_intervals(outcome, effect, noise, treated, shares=(0.25,), replicates=25, seed=2)
-    slow = []
-    for rows in drawn_rows(120, 25, 2):
-        one, other = (slow_metrics(outcome[rows], score[rows], treated[rows]) for score in (effect, noise))
-        slow.append({name: one[name] - other[name] for name in one})
-    for name, interval in found.metrics.items():
-        assert interval.low == pytest.approx(np.quantile([part[name] for part in slow], 0.025)), name
-
-
-def test_paired_bootstrap_of_a_score_with_itself_is_zero() -> None:
-    outcome, effect, treated, _ = campaign(300)
-    found = paired_ranking_intervals(outcome, effect, 3 * effect + 1, treated, replicates=50)
-    assert all((part.value, part.low, part.high) == (0, 0, 0) for part in found.metrics.values())
-
-
-def test_paired_bootstrap_is_narrower_than_one_interval() -> None:
-    both, alone, difference = paired(4000)
-    interval, single = both.metrics["qini_norm_area"], alone.metrics["qini_norm_area"]
-    assert interval.value == pytest.approx(difference)
-    assert interval.high - interval.low < 0.5 * (single.high - single.low)
-
-
-def test_the_band_holds_the_curve_and_its_replicates() -> None:
-    outcome, effect, treated, _ = campaign(150)
-    band = qini_band(outcome, effect.round(1), treated, points=21, replicates=40, seed=4)
-    curve = qini_curve(outcome, effect.round(1), treated)
-    assert band.y == pytest.approx(np.interp(band.x, curve.x, curve.y))
-    assert band.random == pytest.approx(band.x * curve.y[-1])
-    slow = []
-    for rows in drawn_rows(150, 40, 4):
-        x, q, _ = slow_curves(outcome[rows], effect.round(1)[rows], treated[rows])
-        slow.append(np.interp(band.x, x, q))
-    assert band.low == pytest.approx(np.quantile(slow, 0.025, axis=0))
-    assert band.high == pytest.approx(np.quantile(slow, 0.975, axis=0))
-    assert band.replicates == 40
-
-
-def test_two_hundred_replicates_of_a_test_set_take_a_second_or_two() -> None:
-    outcome, effect, treated, noise = campaign(13_000)
-    before = time.perf_counter()
-    found = paired_ranking_intervals(outcome, effect, noise, treated)
-    # 0.9 seconds alone on a core; the bound leaves room for a machine that others share.
-    assert time.perf_counter() - before < 10
-    assert found.metrics["qini_norm_area"].replicates == 200

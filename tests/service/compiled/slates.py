@@ -97,27 +97,24 @@ def meaning_of(value: Any) -> Any:
 def said(slate: Slate) -> dict[str, Any]:
     """What the block of a slate says, in words of a body: by side, what ``meaning_of`` gives for each value."""
     block = bytes(slate.block)
-    candidates, first, members, cells_at = struct.unpack_from("=3iq", block, 36)
-    cells = [block[cells_at + 8 * place : cells_at + 8 * place + 8] for place in range(first + candidates)]
+    candidates, first, members, size = struct.unpack_from("=3iq", block, 36)
+    cells = [int.from_bytes(block[place : place + 8], "little") for place in range(56, size - 24 * members - 7, 8)]
     found: dict[str, Any] = {"user": {}, "context": {}, "candidate": {}}
     for place in range(members):
-        start, length, side, kind, value = struct.unpack_from("=4i8s", block, 56 + 24 * place)
+        start, length, side, kind, value = struct.unpack_from("=4iQ", block, size - 24 * (place + 1))
         name = slate.body[start : start + length].decode()
         if side < 2:
             found[("user", "context")[side]][name] = _cell(kind, value)
         else:
-            begin = cells_at + 8 * int.from_bytes(value, "little")
-            column = [block[begin + 8 * row : begin + 8 * row + 8] for row in range(candidates)]
-            found["candidate"][name] = [_cell(kind, cell) for cell in column]
-    return found | {"candidates": [int.from_bytes(cell, "little") for cell in cells[first:]]}
+            found["candidate"][name] = [_cell(kind, cell) for cell in cells[value : value + candidates]]
+    return found | {"candidates": cells[first : first + candidates]}
 
 
-def _cell(kind: int, value: bytes) -> Any:
+def _cell(kind: int, bits: int) -> Any:
     if kind == 1:
-        read = struct.unpack("=d", value)[0]
+        read = struct.unpack("=d", bits.to_bytes(8, "little"))[0]
         return None if read != read else read
-    whole = int.from_bytes(value, "little")
-    return None if kind == 0 or whole == 0 else whole
+    return None if kind == 0 or bits == 0 else bits
 
 
 def request(schema: FeatureSchema, rng: random.Random) -> tuple[dict[str, Any], dict[str, Any]]:

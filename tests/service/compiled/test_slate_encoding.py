@@ -148,7 +148,7 @@ def test_an_empty_history_is_one_masked_step(shop: BothWays) -> None:
 
 
 def test_what_happens_at_the_requests_second_or_later_is_not_looked_at(shop: BothWays) -> None:
-    past = pack(records(["a", "b", "c", "d"], [100, 110, 120, 120], ["click"] * 4, [4.0] * 4))
+    past = pack(records(["a", "b", "unknown", "d"], [100, 110, 120, 120], ["click", "new", "click", "new"], [4.0] * 4))
     for ts, length in ((100, 0), (100.5, 0), (101, 1), (110.9, 1), (120.0, 2), (121, 3), (4294967295, 3)):
         assert shop.agree({"candidates": ["a", "b"], "ts": ts}, past).length == length
     assert shop.agree({"candidates": ["a"]}, past).length == 2  # at TIME
@@ -160,6 +160,24 @@ def test_long_histories(shop: BothWays) -> None:
     past = pack(records(many, np.arange(len(many)) // 20 + 50, ["click"] * len(many), rng.integers(1, 6, len(many))))
     for most in (1, 7, MAX_EVENTS, MAX_EVENTS + 100, 10**6):
         shop.agree({"candidates": ["a", "d", "unlisted"]}, past, None, most)
+    # Of two that a filter keeps, the first one happened before everything that is looked at.
+    liked = np.where(np.isin(np.arange(len(many)), [10, 1200]), 5.0, 1.0)
+    past = pack(records(many, np.arange(len(many)) // 20 + 50, None, liked))
+    shop.agree({"candidates": ["a"], "ts": 1000}, past, None, 10**6)
+
+
+def test_bounds_are_compared_with_values_as_they_are_stored(compiled_library: Path) -> None:
+    bound = {"kind": "history", "stat": "count"}
+    added = [
+        {"name": "low", "where": {"max_value": 0.1}} | bound,
+        {"name": "high", "where": {"min_value": 0.7}} | bound,
+        {"name": "both", "where": {"min_value": 0.1, "max_value": 0.7, "types": ["click", "buy"]}} | bound,
+    ]
+    schema = FeatureSchema.from_toml(declaration([*FEATURES, *added]))
+    ways = BothWays(fit(schema, fit_columns(schema)), compiled_library)
+    values = [0.1, 0.7, np.nan, 0.05, 0.4, 0.9]
+    past = pack(records(["a"] * 6, np.arange(6) + 100, ["click", "buy", "buy", None, "rate", "click"], values))
+    ways.agree({"candidates": ["a"]}, past)
 
 
 @pytest.mark.parametrize("place", [0, 3])
