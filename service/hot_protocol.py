@@ -20,9 +20,10 @@ from service.api.body import JSON
 from service.api.fast_path import FastPath, Flight
 from service.api.hot import METHOD, Hot, HotRoutes, Reply, ok
 from service.api.identity import identifying
-from service.compiled.reply import response_head
+from service.compiled.reply import ResponseHeads
 
 _METHOD: Final = METHOD.encode()
+_HEADS: Final = ResponseHeads()
 _HOLD_S: Final = 0.05  # for a body that comes right behind its head, but not with it
 
 
@@ -160,7 +161,7 @@ class HotProtocol(HttpToolsProtocol):
     def answer_scores(self, flight: Flight, body: bytes) -> None:
         """See ``Connection``."""
         if flight.keep_alive:
-            head = response_head(self.server_state.default_headers, flight.head, len(body))
+            head = _HEADS.write(self.server_state.default_headers, flight.head, len(body))
             self._land(flight, head + body)
         else:
             headers = identifying(flight.head.request_id, flight.head.traceparent)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 
 from service.api.accounts import Accounts
-from service.api.fast_tally import FastTally, Landed
+from service.api.fast_tally import FastTally
 from service.api.gate import DEADLINE_HEADER
 from service.api.hot import METHOD, VERSIONED, Reply, problem
 from service.compiled.head import Head, HeadReader
@@ -154,7 +154,7 @@ class FastPath:
         self._histories = container.histories
         self._submit = container.engines.submit
         self._accounts = accounts
-        self._tally = FastTally(container.metrics, ROUTE, METHOD)
+        self._landed = FastTally(container.metrics, ROUTE, METHOD).add
         self._log = settings.log.requests
         self._view: Slots | None = None
         self._serving: dict[str | None, Serving | None] = {}  # by model, of this view of the registry
@@ -286,8 +286,18 @@ class FastPath:
         flight.connection.answer_scores(flight, written.body)
         ended = perf_counter()
         total = ended - flight.asked
-        times = total, flight.behaviours_s, flight.encode_s, ran.seconds, ended - began
-        self._tally.landed.append(Landed(serving.version, *times, encoded.unseen, written.means))
+        self._landed(
+            (
+                serving.version,
+                total,
+                flight.behaviours_s,
+                flight.encode_s,
+                ran.seconds,
+                ended - began,
+                encoded.unseen,
+                written.means,
+            )
+        )
         if self._log:
             token = REQUEST.set((request_id, flight.head.trace_id))
             log_request(ROUTE, METHOD, 200, round(total * 1e3, 2))

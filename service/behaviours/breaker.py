@@ -19,6 +19,9 @@ class State(Enum):
     OPEN = 2
 
 
+_CLOSED = State.CLOSED  # looking a member up takes an enumeration a while
+
+
 class _Window:
     """Counts calls and failures of the last seconds in slices of a tenth: its size does not grow with the load."""
 
@@ -75,8 +78,8 @@ class Breaker:
 
     def success(self) -> None:
         """The call was answered; a probe's answer closes the breaker."""
-        if self.state is not State.CLOSED:
-            self.state = State.CLOSED
+        if self.state is not _CLOSED:
+            self.state = _CLOSED
             self._window.clear()
         self._failures_in_row = 0
         self._window.add(self._clock(), failed=False)

@@ -70,20 +70,21 @@ class Connection(asyncio.Protocol):
             StoreError: The connection is gone, or too many commands wait for their replies.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._write(packed, seconds, None, future)
+        self.send_for(future, packed, seconds)
         return future
-
-    def send_for(self, receiver: Receiver, packed: bytes, seconds: float) -> None:
-        """The same with somebody else who waits. It may fail before this returns. Raises as ``send``."""
-        self._write(packed, seconds, None, receiver)
 
     def send_together(self, packed: Sequence[bytes], seconds: float) -> asyncio.Future[list[Any]]:
         """Write several commands at once; the future brings all their replies. Raises as ``send``."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._write(b"".join(packed), seconds, len(packed), future)
+        self.send_for(future, b"".join(packed), seconds, len(packed))
         return future
 
-    def _write(self, packed: bytes, seconds: float, wanted: int | None, receiver: Receiver) -> None:
+    def send_for(self, receiver: Receiver, packed: bytes, seconds: float, wanted: int | None = None) -> None:
+        """Write one command, or ``wanted`` of them, for somebody who waits; it may fail before this returns.
+
+        Raises:
+            StoreError: See ``send``.
+        """
         if not self.usable or self._transport is None:
             raise StoreError("the connection to the store is gone")
         if len(self._places) >= _MOST_PLACES:

@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
@@ -27,6 +27,7 @@ STORE_WIPED = "store_wiped"
 CORRUPT_HISTORY = "corrupt_history"
 
 _WATCH_S = 0.1
+_CLOSED: Final = State.CLOSED  # looking a member up takes an enumeration a while
 
 
 class History(NamedTuple):
@@ -143,7 +144,7 @@ class Histories:
         Returns:
             False, and nothing was done, where ``read`` is needed.
         """
-        if self._breaker.state is not State.CLOSED or not self._epoch.calm(self._clock):
+        if self._breaker.state is not _CLOSED or not self._epoch.calm(self._clock):
             return False
         return self.store.begin(user_id, receiver)
 
@@ -206,10 +207,9 @@ class Histories:
     def _kept_features(self, user_ids: Sequence[str], now: float) -> FeatureBlock:
         kept = self._feature_copies.find(user_ids, now - self._settings.cache_ttl_s)
         known = sum(user_id in kept for user_id in user_ids)
-        reasons = (NO_HISTORY,) if known < len(user_ids) else ()
-        reasons += (STALE_HISTORY,) if known else ()
+        reasons = [NO_HISTORY] * (known < len(user_ids)) + [STALE_HISTORY] * (known > 0)
         values = [kept.get(user_id) for user_id in user_ids]
-        return FeatureBlock("cache" if known else "empty", values, reasons, [True] * len(user_ids))
+        return FeatureBlock("cache" if known else "empty", values, tuple(reasons), [True] * len(user_ids))
 
     async def _reading(self, user_ids: Sequence[str]) -> Reading | None:
         if not self._may_read():

@@ -1,1 +1,1 @@
-"""Compiled reading of long bodies; what cannot be compiled here is read in another way."""
+"""Compiled reading, encoding and writing of requests; what cannot be compiled here is done in another way."""

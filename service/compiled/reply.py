@@ -2,7 +2,7 @@
 
 import ctypes
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -202,17 +202,26 @@ def _opening(before: bytes, name: str) -> _Piece:
     return _Piece(text, len(text))
 
 
-def response_head(default_headers: Iterable[tuple[bytes, bytes]], head: Head, length: int) -> bytes:
-    """What stands before the body of a good reply on a connection that stays open.
+class ResponseHeads:
+    """Writes what stands before the body of good replies on connections that stay open."""
 
-    Args:
-        default_headers: Of the server.
-        head: Of the request.
-        length: Of the body, in bytes.
-    """
-    own = (
-        f"content-length: {length}\r\ncontent-type: application/json\r\n"
-        f"x-request-id: {head.request_id}\r\ntraceparent: {head.traceparent}\r\n\r\n"
-    )
-    lines = [b"%b: %b\r\n" % header for header in default_headers]
-    return b"".join((b"HTTP/1.1 200 OK\r\n", *lines, own.encode()))
+    def __init__(self) -> None:
+        self._default: Sequence[tuple[bytes, bytes]] | None = None
+        self._opening = b""
+
+    def write(self, default_headers: Sequence[tuple[bytes, bytes]], head: Head, length: int) -> bytes:
+        """The head of one reply.
+
+        Args:
+            default_headers: Of the server; another object each time they change, which is once a second.
+            head: Of the request.
+            length: Of the body, in bytes.
+        """
+        if self._default is not default_headers:
+            self._default = default_headers
+            self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *(b"%b: %b\r\n" % header for header in default_headers)))
+        own = (
+            f"content-length: {length}\r\ncontent-type: application/json\r\n"
+            f"x-request-id: {head.request_id}\r\ntraceparent: {head.traceparent}\r\n\r\n"
+        )
+        return self._opening + own.encode()

@@ -21,7 +21,7 @@ _HEAD: Final = struct.Struct("=11q")
 _ALIGNED: Final = 64
 _PIECES: Final = 24  # that the block is cut into, each of them aligned
 _RECORD: Final = 20
-_LONG: Final = 200_000  # comparisons of a candidate with a behaviour that an event loop may wait for
+_LONG: Final = 200_000  # values, and comparisons of candidates with behaviours, that an event loop may wait for
 _IDS, _NUMBERS, _FLAGS = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.bool_)
 
 
@@ -69,6 +69,7 @@ class SlateEncoder:
         self._step, self._masks = id_width(layout.behaviour_ids), layout.masks
         self._user_numbers, self._candidate_numbers = len(layout.user_numbers), len(layout.candidate_numbers)
         self._step_numbers = len(layout.behaviour_numbers)
+        self._columns = self._candidate + self._candidate_numbers
         self._counts_at = _rounded(_HEAD.size)
         self._flags_at = self._counts_at + _rounded(len(plan.unseen) * 8)
         fixed = (
@@ -97,7 +98,7 @@ class SlateEncoder:
             now: Seconds; the request's time where it does not say.
         """
         candidates, events = slate.candidates, 0 if sequence is None else min(max_events, len(sequence) // _RECORD)
-        if candidates * events * self._plan.matches > _LONG:
+        if candidates * (self._columns + events * self._plan.matches) > _LONG:
             return None
         steps = max(1, min(self._longest, events))
         room = self._fixed + candidates * self._per_candidate + events * self._per_event + steps * self._per_step
@@ -122,9 +123,8 @@ class SlateEncoder:
             "behaviour_numbers": array((1, steps, self._step_numbers), _NUMBERS, made, step_numbers),
             "behaviour_mask": array((1, steps, self._masks), _FLAGS, made, mask),
         }
-        return EncodedSlate(
-            inputs, length, self._unseen(made) if unseen else {}, self._missing(made) if missing else ()
-        )
+        notes = self._unseen(made) if unseen else {}, self._missing(made) if missing else ()
+        return tuple.__new__(EncodedSlate, (inputs, length, *notes))  # a third of what the class's own way costs
 
     def _unseen(self, made: Any) -> dict[str, int]:
         names = self._plan.unseen

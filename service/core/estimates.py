@@ -73,7 +73,14 @@ class Network:
         Raises:
             EngineError: The run failed.
         """
-        found = self._in_blocks(self.with_doses(inputs, doses, grid))
+        return self.in_units(self.in_blocks(self.with_doses(inputs, doses, grid)))
+
+    def in_units(self, found: Mapping[str, NDArray[np.float32]]) -> Predicted:
+        """The graph's outputs in the units of the data.
+
+        Raises:
+            EngineError: One is missing.
+        """
         scale = self.part.outcome
         try:
             outcome, logits, *curve = [found[name] for name in self.part.outputs]
@@ -88,8 +95,12 @@ class Network:
             density=None if density is None else density.astype(np.float64),
         )
 
-    def _in_blocks(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
-        """The graph's outputs for any number of users; hidden layers of a whole file would not fit into memory."""
+    def in_blocks(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """The graph's outputs for any number of users; hidden layers of a whole file would not fit into memory.
+
+        Raises:
+            EngineError: A run failed.
+        """
         users = len(inputs["user_ids"])
         if users <= _BLOCK:
             return self.raw(inputs)

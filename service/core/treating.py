@@ -5,98 +5,25 @@ treatments asked for, G points of the dose grid.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle import effects
-from bundle.population import Population, UpliftQuery, unseen_values
+from bundle.population import unseen_values
 from bundle.treatment import DoseScale
-from bundle.user_columns import StoredLike, UserColumns
+from service.compiled.population import PopulationEncoder
+from service.compiled.treating import Asking
+from service.compiled.users import UserBlock
 from service.core.estimates import Predicted
 from service.core.question import Asked
 from service.core.recommending import Candidates, Recommended, recommend
+from service.core.tally import Tally
+from service.core.treated import Curve, Flags, Float, Inputs, Prepared, Treated, Users, feature_notes
 from service.core.uplift_version import UpliftVersion
-from service.core.version import Stage
-
-Float = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Inputs = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Outcomes of one treatment along doses in its own unit: doses (G,), outcomes (U, G), supported (U, G)."""
-
-    doses: Float
-    outcomes: Float
-    supported: Flags
-
-
-@dataclass(frozen=True, slots=True)
-class Treated:
-    """The answers for U users; NaN stands for what is not known.
-
-    Attributes:
-        asked: The question.
-        outcomes: (U, 1 + A), the control first.
-        effects: (U, A), exactly the treatments' outcomes minus the control's.
-        propensity: (U, 1 + A) as estimated; None where the bundle estimates none.
-        overlap: (U, A) indices into ``bundle.effects.OVERLAP``.
-        intervals: Lower and upper ends (U, A) of the effects; None where none were asked for.
-        curves: By place of a treatment with a dose, as the reply shows them.
-        recommended: Treatment, dose and gain of each user, and the budget.
-        notes: Remark -> (U,) whom it concerns.
-        warnings: Remarks that concern everybody.
-        unseen: Field -> number of values without a row of their own.
-        seconds: Time of each stage.
-    """
-
-    asked: Asked
-    outcomes: Float
-    effects: Float
-    propensity: Float | None
-    overlap: NDArray[np.int8]
-    intervals: tuple[Float, Float] | None
-    curves: dict[int, Curve]
-    recommended: Recommended
-    notes: dict[str, Flags]
-    warnings: list[str]
-    unseen: dict[str, int]
-    seconds: dict[Stage, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Users:
-    """Whom to answer for: the query, what the store holds, and whose stored features could not be read."""
-
-    query: UpliftQuery | UserColumns
-    stored: Sequence[StoredLike | None] | None = None
-    lost: Flags | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """U users as the graph takes them: a few arrays, and none of the values that they were made of.
-
-    Attributes:
-        user_ids: (U,) as budgets need them; empty where nobody asked for one.
-        inputs: Of the graph.
-        notes: Remark about what was given -> (U,) whom it concerns.
-        lost: (U,) whose stored features could not be read; None where nothing was.
-        unseen: Field -> number of values without a row of their own.
-        seconds: That it took.
-    """
-
-    user_ids: Sequence[str | None]
-    inputs: Inputs
-    notes: dict[str, Flags]
-    lost: Flags | None
-    unseen: dict[str, int]
-    seconds: float
 
 
 def treat(version: UpliftVersion, users: Users, asked: Asked) -> Treated:
@@ -121,9 +48,23 @@ def prepare(version: UpliftVersion, users: Users, asked: Asked) -> Prepared:
     return Prepared(
         user_ids=() if asked.question.budget is None else users.query.user_ids,
         inputs=encoded.take(None),
-        notes=_feature_notes(population, unseen_values(version.bundle.fitted, population.rows, encoded)),
+        notes=feature_notes(population.missing, unseen_values(version.bundle.fitted, population.rows, encoded)),
         lost=users.lost,
         unseen=dict(encoded.unseen),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def prepare_block(encoder: PopulationEncoder, users: UserBlock, lost: Flags | None, asked: Asked) -> Prepared:
+    """Encode users that compiled code read."""
+    started = time.perf_counter()
+    encoded = encoder.encode(users)
+    return Prepared(
+        user_ids=() if asked.question.budget is None else users.user_ids,
+        inputs=encoded.inputs,
+        notes=feature_notes(encoded.missing, encoded.unseen_values),
+        lost=lost,
+        unseen=encoded.unseen,
         seconds=time.perf_counter() - started,
     )
 
@@ -135,8 +76,15 @@ def treat_prepared(version: UpliftVersion, users: Prepared, asked: Asked) -> Tre
         EngineError: See ``treat``.
     """
     started = time.perf_counter()
-    run = _Run(version, asked, users.inputs)
+    # Most questions are about neither doses nor intervals nor budgets, and one pass over the users answers them.
+    plain = version.treater is not None and asked.question.interval is None and asked.question.budget is None
+    found = version.network.in_blocks(users.inputs) if plain else None
     ran_at = time.perf_counter()
+    if found is not None and (treated := _treated_plainly(version, users, asked, found)) is not None:
+        treated.seconds.update({"engine": ran_at - started, "correct": time.perf_counter() - ran_at})
+        return treated
+    run = _Run(version, asked, users.inputs, found)
+    ran_at = time.perf_counter() if found is None else ran_at
     notes = dict(users.notes)
     estimates = run.estimates()
     eligible = run.eligible(estimates, users.lost, notes)
@@ -153,11 +101,56 @@ def treat_prepared(version: UpliftVersion, users: Prepared, asked: Asked) -> Tre
         intervals=intervals,
         curves=run.shown(estimates),
         recommended=recommended,
+        tally=Tally.of(estimates.effects, estimates.overlap, recommended.arm),
         notes={text: flags for text, flags in notes.items() if flags.any()},
         warnings=_warnings(version, asked),
         unseen=users.unseen,
         seconds={"encode": users.seconds, "engine": ran_at - started, "correct": time.perf_counter() - ran_at},
     )
+
+
+def _treated_plainly(
+    version: UpliftVersion, users: Prepared, asked: Asked, found: Mapping[str, NDArray[np.float32]]
+) -> Treated | None:
+    """The answers by compiled code, their times but for the encoder's left out; None where something is no number."""
+    names, extrapolates = version.part.outputs, asked.question.allow_extrapolation
+    if version.treater is None or not found.keys() >= set(names):
+        return None
+    logits = found[names[1]] if version.part.propensity == "estimated" else None
+    asking = Asking(np.concatenate([[0], asked.columns]), extrapolates, users.lost)
+    answers = version.treater.answers(found[names[0]], logits, asking)
+    if answers is None:
+        return None
+    notes = dict(users.notes)
+    if answers.overlap_counts[effects.VIOLATED] and not extrapolates:
+        for place, name in enumerate(asked.names):
+            notes[f"recommendation_withheld:{name}"] = answers.overlap[:, place] == effects.VIOLATED
+    if users.lost is not None:
+        notes["features_unknown"] = users.lost
+    count = len(answers.arm)
+    means = [total / count for total in answers.effect_sums]
+    return Treated(
+        asked=asked,
+        outcomes=answers.outcomes,
+        effects=answers.effects,
+        propensity=answers.propensity,
+        overlap=answers.overlap,
+        intervals=None,
+        curves={},
+        recommended=Recommended(answers.arm, _no_doses(count), answers.gain, None),
+        tally=Tally(count, 0, means, answers.overlap_counts, answers.arm_counts),
+        notes={text: flags for text, flags in notes.items() if flags.any()},
+        warnings=_warnings(version, asked),
+        unseen=users.unseen,
+        seconds={"encode": users.seconds},
+        plain=answers,
+    )
+
+
+@lru_cache(maxsize=8)
+def _no_doses(users: int) -> Float:
+    """NaN for each user; requests come with the same number of users again and again."""
+    return np.broadcast_to(np.nan, users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +165,13 @@ class _Estimates:
 class _Run:
     """One run of the graph for a block of users and what is read off it."""
 
-    def __init__(self, version: UpliftVersion, asked: Asked, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        version: UpliftVersion,
+        asked: Asked,
+        inputs: Inputs,
+        found: Mapping[str, NDArray[np.float32]] | None,
+    ) -> None:
         self.version, self.asked, self.inputs = version, asked, inputs
         self.users = len(inputs["user_ids"])
         self.columns = np.concatenate([[0], asked.columns])
@@ -180,7 +179,10 @@ class _Run:
         # Where the graph estimates a density, the doses themselves ride along at the end of the grid to get theirs.
         self.grid = np.concatenate([np.linspace(0.0, 1.0, asked.points), np.array(scaled)])
         self.doses = self._all_arms(np.broadcast_to(np.array(scaled), (self.users, len(asked.names))))
-        self.predicted: Predicted = version.network.predict(inputs, self.doses, self.grid)
+        network = version.network
+        self.predicted: Predicted = (
+            network.predict(inputs, self.doses, self.grid) if found is None else network.in_units(found)
+        )
         self._blank_arms_without_rows()
 
     def _all_arms(self, asked: Float) -> Float:
@@ -191,7 +193,7 @@ class _Run:
 
     def _blank_arms_without_rows(self) -> None:
         """Training never saw them: what the graph returns for them is noise of its initial weights."""
-        for column in arms_without_rows(self.version):
+        for column in self.version.empty_arms:
             self.predicted.outcomes[:, column] = np.nan
             self.predicted.curves[:, column] = np.nan
 
@@ -272,27 +274,15 @@ class _Run:
         return found.at_dose if self.asked.shown == "doses" else {}
 
 
-def arms_without_rows(version: UpliftVersion) -> list[int]:
-    """Columns of arms that training saw nobody in; a control that is a dose of the treatment needs no rows."""
-    part = version.part
-    first = 0 if part.reference_dose is None else 1
-    return [column for column, name in enumerate(part.treatments) if column >= first and part.arms[name].rows == 0]
-
-
 def _scaled(asked: Asked, place: int) -> float:
     scale: DoseScale | None = asked.scales[place]
     return 0.0 if scale is None else float(effects.scaled_doses(asked.doses[place], scale))
 
 
-def _feature_notes(population: Population, unseen: dict[str, Flags]) -> dict[str, Flags]:
-    notes = {f"missing_feature:{name}": flags for name, flags in population.missing.items()}
-    return notes | {f"unseen_value:{name}": flags for name, flags in unseen.items()}
-
-
 def _warnings(version: UpliftVersion, asked: Asked) -> list[str]:
     """What concerns every user: weaknesses of the bundle, and parts of the question that it has no answer to."""
     part, question, found = version.part, asked.question, list[str]()
-    empty = {part.treatments[column] for column in arms_without_rows(version)}
+    empty = {part.treatments[column] for column in version.empty_arms}
     for name in (part.control, *asked.names):
         if name in empty:
             found.append(f"no_rows:{name}")

@@ -19,6 +19,9 @@ from bundle.treatment import UpliftPart
 from bundle.uplift_golden import UpliftGoldenRow
 from bundle.uplift_inputs import graph_inputs
 from bundle.user_columns import StoredLike, UserColumns
+from service.compiled.library import CompiledUnavailable
+from service.compiled.population import PopulationEncoder, Unsupported
+from service.compiled.treating import PlainTreater
 from service.core.estimates import Network
 from service.core.intervals import Intervals
 from service.core.version import GOLDEN_TOLERANCE, open_named
@@ -40,6 +43,11 @@ class UpliftVersion:
         bundle: The opened bundle.
         part: Its treatments.
         network: Its graphs.
+
+    Attributes:
+        empty_arms: Columns of treatments that training saw nobody in.
+        encoder: The compiled encoder; None where there is none for these features.
+        treater: Works out plain answers by compiled code; None where there is none, or a treatment has doses.
     """
 
     def __init__(self, bundle: Bundle, part: UpliftPart, network: Network) -> None:
@@ -56,6 +64,9 @@ class UpliftVersion:
         self.told = told_of(bundle.fitted.schema)
         self.given_names = frozenset(feature.name for feature in self.told)
         self.reads_behaviours = self.feature_names != self.given_names
+        self.empty_arms = arms_without_rows(part)
+        self.encoder = _encoder(bundle)
+        self.treater = _treater(part) if not part.doses and not self.empty_arms else None
 
     def population(self, users: UpliftQuery | UserColumns, stored: Sequence[StoredLike | None] | None) -> Population:
         """Users as rows.
@@ -110,6 +121,27 @@ class UpliftVersion:
     def close(self) -> None:
         """Give the graphs back."""
         self.network.close()
+
+
+def arms_without_rows(part: UpliftPart) -> list[int]:
+    """Columns of arms that training saw nobody in; a control that is a dose of the treatment needs no rows."""
+    first = 0 if part.reference_dose is None else 1
+    return [column for column, name in enumerate(part.treatments) if column >= first and part.arms[name].rows == 0]
+
+
+def _encoder(bundle: Bundle) -> PopulationEncoder | None:
+    """The compiled encoder, where there is one and the features allow it."""
+    try:
+        return PopulationEncoder(bundle.fitted)
+    except (CompiledUnavailable, Unsupported):
+        return None
+
+
+def _treater(part: UpliftPart) -> PlainTreater | None:
+    try:
+        return PlainTreater(part.outcome)
+    except CompiledUnavailable:
+        return None
 
 
 def told_of(schema: FeatureSchema) -> tuple[Told, ...]:

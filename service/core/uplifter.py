@@ -4,25 +4,34 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle import effects
 from bundle.errors import FeatureError
 from bundle.population import Person, UpliftQuery
 from bundle.user_columns import StoredLike, UserColumns
-from service.behaviours.histories import Histories
+from service.behaviours.codec import MOST_FEATURE_BYTES, decode_user
+from service.behaviours.histories import CORRUPT_HISTORY, FeatureBlock, Histories
+from service.compiled.users import UserBlock
 from service.core import question
 from service.core.engine_threads import EngineThreads
 from service.core.question import Asked, Question
-from service.core.recommending import NOTHING
 from service.core.registry import Registry
 from service.core.scorer import invalid_features
-from service.core.treating import Prepared, Treated, Users, prepare, treat_prepared
+from service.core.treated import Prepared, Treated, Users
+from service.core.treating import prepare, prepare_block, treat_prepared
 from service.core.uplift_version import UpliftVersion
 from service.engines.base import EngineError
 from service.errors import InferenceFailed
 from service.metrics import Metrics
+
+Id = TypeVar("Id")
+Flags = NDArray[np.bool_]
+# As a request brings them, as the quick ways of reading do, and as compiled code does.
+AnyUsers = UpliftQuery | UserColumns | UserBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class Uplifter:
         """Hold the version that ``model`` names while the block runs; see ``Registry.lease``."""
         return self._registry.lease(model, "uplift")
 
-    async def answer(self, version: UpliftVersion, users: UpliftQuery | UserColumns, asked: Question) -> UpliftAnswer:
+    async def answer(self, version: UpliftVersion, users: AnyUsers, asked: Question) -> UpliftAnswer:
         """Answer for all users with a version that is held until then; ``users`` should not be held by the caller.
 
         Raises:
@@ -89,10 +98,16 @@ class Uplifter:
         control = version.part.control
         return UpliftAnswer(version.name, version.version, control, treated, degraded, warnings + treated.warnings)
 
-    async def _prepared(
-        self, version: UpliftVersion, users: UpliftQuery | UserColumns, asked: Asked
-    ) -> tuple[Prepared, list[str]]:
-        block, degraded = await self._read(version, users)
+    async def _prepared(self, version: UpliftVersion, users: AnyUsers, asked: Asked) -> tuple[Prepared, list[str]]:
+        if isinstance(users, UserBlock) and version.encoder is not None:
+            needed = _who_is_silent(users)
+            kept = await self._features(_at(users.user_ids, needed)) if len(needed) else FeatureBlock("request", ())
+            values, lost = _spread(kept, needed, len(users))
+            if len(needed) == 0 or users.fill(values, MOST_FEATURE_BYTES):
+                return prepare_block(version.encoder, users, lost, asked), sorted(kept.degraded)
+            block, degraded = self._decoded(users.columns(), needed, kept)
+        else:
+            block, degraded = await self._read(version, users.columns() if isinstance(users, UserBlock) else users)
         try:
             return prepare(version, block, asked), degraded
         except FeatureError as error:
@@ -103,10 +118,12 @@ class Uplifter:
         needed = _who_needs_the_store(version, users)
         if len(needed) == 0:
             return Users(users), []
-        started = time.perf_counter()
         ids = users.user_ids
-        wanted = list(ids) if len(needed) == len(ids) else [ids[place] for place in needed]
-        found = await self._histories.read_many([user_id or "" for user_id in wanted])
+        wanted = [user_id or "" for user_id in _at(ids, needed)]
+        if not version.reads_behaviours:
+            return self._decoded(users, needed, await self._features(wanted))
+        started = time.perf_counter()
+        found = await self._histories.read_many(wanted)
         self._metrics.stages["behaviours"].observe(time.perf_counter() - started)
         stored: list[StoredLike | None] = [None] * len(ids)
         lost = np.zeros(len(ids), dtype=np.bool_)
@@ -117,8 +134,32 @@ class Uplifter:
         self._metrics.source.labels(found[0].source).inc()
         return Users(users, stored, lost), sorted({reason for history in found for reason in history.degraded})
 
+    async def _features(self, user_ids: Sequence[str]) -> FeatureBlock:
+        """What is stored about users, but for their behaviours."""
+        started = time.perf_counter()
+        found = await self._histories.read_features(user_ids)
+        self._metrics.stages["behaviours"].observe(time.perf_counter() - started)
+        self._metrics.source.labels(found.source).inc()
+        return found
+
+    def _decoded(
+        self, users: UpliftQuery | UserColumns, needed: Sequence[int], kept: FeatureBlock
+    ) -> tuple[Users, list[str]]:
+        """The users with stored features, one by one: what is damaged is left out and said."""
+        stored: list[StoredLike | None] = [None] * len(users.user_ids)
+        lost = np.zeros(len(stored), dtype=np.bool_)
+        corrupt = 0
+        for number, (place, value) in enumerate(zip(needed, kept.values, strict=True)):
+            data = decode_user(None, value, 0)
+            stored[place] = data
+            corrupt += data.corrupt
+            lost[place] = bool(data.corrupt) or (kept.lost is not None and kept.lost[number])
+        if corrupt:
+            self._metrics.corrupt.inc(corrupt)
+        return Users(users, stored, lost), sorted({*kept.degraded, *((CORRUPT_HISTORY,) if corrupt else ())})
+
     def _count(self, version: UpliftVersion, treated: Treated, degraded: Sequence[str]) -> None:
-        metrics, name = self._metrics, version.name
+        metrics, name, tally = self._metrics, version.name, treated.tally
         for stage, seconds in treated.seconds.items():
             metrics.stages[stage].observe(seconds)
         for reason in degraded:
@@ -126,24 +167,46 @@ class Uplifter:
         for field, count in treated.unseen.items():
             if count:
                 metrics.unseen.labels(name, field).inc(count)
-        metrics.uplift_users.labels(name).inc(len(treated.outcomes))
-        unknown = np.isnan(treated.effects)
-        if unknown.any():
+        metrics.uplift_users.labels(name).inc(tally.users)
+        if tally.unknown:
             metrics.non_finite.inc()
-            metrics.unknown_effects.labels(name).inc(int(unknown.sum()))
-        counts = len(unknown) - np.count_nonzero(unknown, axis=0)
-        sums = np.where(unknown, 0.0, treated.effects).sum(axis=0)
-        for treatment, total, count in zip(treated.asked.names, sums.tolist(), counts.tolist(), strict=True):
-            if count:
-                metrics.effects.labels(name, treatment).observe(total / count)
-        flags = np.bincount(treated.overlap.ravel(), minlength=len(effects.OVERLAP))
-        for flag, count in zip(effects.OVERLAP, flags.tolist(), strict=True):
+            metrics.unknown_effects.labels(name).inc(tally.unknown)
+        for treatment, effect in zip(treated.asked.names, tally.effects, strict=True):
+            if effect is not None:
+                metrics.effects.labels(name, treatment).observe(effect)
+        for flag, count in zip(effects.OVERLAP, tally.overlap, strict=True):
             if count:
                 metrics.overlap.labels(name, flag).inc(count)
-        names = ("none", version.part.control, *treated.asked.names)  # of NOTHING, CONTROL and the treatments
-        for treatment, count in zip(names, np.bincount(treated.recommended.arm - NOTHING).tolist(), strict=False):
+        names = ("none", version.part.control, *treated.asked.names)  # of nothing, the control and the treatments
+        for treatment, count in zip(names, tally.arms, strict=True):
             if count:
                 metrics.recommended.labels(name, treatment).inc(count)
+
+
+def _who_is_silent(users: UserBlock) -> Sequence[int]:
+    """Places of the users who do not name every feature."""
+    if users.unsaid == 0:
+        return ()
+    silent = users.silent.any(axis=0)
+    return range(len(users)) if silent.all() else np.flatnonzero(silent).tolist()
+
+
+def _at(user_ids: Sequence[Id], places: Sequence[int]) -> list[Id]:
+    return list(user_ids) if len(places) == len(user_ids) else [user_ids[place] for place in places]
+
+
+def _spread(kept: FeatureBlock, places: Sequence[int], users: int) -> tuple[Sequence[bytes | None], Flags | None]:
+    """Values and who lost some, of all users, from those of some."""
+    if len(places) == users:
+        return kept.values, None if kept.lost is None else np.array(kept.lost, dtype=np.bool_)
+    values: list[bytes | None] = [None] * users
+    for place, value in zip(places, kept.values, strict=True):
+        values[place] = value
+    if kept.lost is None:
+        return values, None
+    lost = np.zeros(users, dtype=np.bool_)
+    lost[list(places)] = kept.lost
+    return values, lost
 
 
 def _who_needs_the_store(version: UpliftVersion, users: UpliftQuery | UserColumns) -> Sequence[int]:

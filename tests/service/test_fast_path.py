@@ -38,7 +38,8 @@ def _compiled(compiler: list[str]) -> None:
 def live(published: Path, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {"models.dir": published, "store.url": valkey.url, "store.prefix": "fast", "log.requests": True}
     settings |= {"limits.candidates": 5, "limits.behaviours": 3, "limits.id_bytes": 40}
-    with service_process(tmp_path_factory.mktemp("fast"), settings) as service, httpx.Client(base_url=service.url) as ask:
+    folder = tmp_path_factory.mktemp("fast")
+    with service_process(folder, settings) as service, httpx.Client(base_url=service.url) as ask:
         assert ask.post("/behaviours", json={"events": [one for one in EVENTS if one["item_id"] != "0"]}).is_success
         assert ask.post("/users", json={"users": [{"user_id": "known", "features": WRITER}]}).is_success
         yield service

@@ -40,16 +40,14 @@ inline int64_t guessed_again(const uint64_t *ids, int64_t count, uint64_t id, in
 
 // Place of an id, -1 if it is not there: in growing steps away from a guess, and then in halves.
 inline int64_t found_near(const uint64_t *ids, int64_t count, uint64_t id, int64_t guess) {
-    int64_t low = guess, high = guess;  // what is looked for lies in [low, high)
+    int64_t low = guess, high = guess;  // the first one that is not smaller lies in [low, high]
     if (ids[guess] < id) {
         for (int64_t step = 1; high < count && ids[high] < id; step *= 2) {
             low = high + 1;
             high += step;
         }
         if (high > count) high = count;
-        if (high < count) ++high;
     } else {
-        high = guess + 1;
         for (int64_t step = 1; low > 0 && ids[low] > id; step *= 2) {
             high = low;
             low -= step;

@@ -11,15 +11,17 @@ namespace {
 
 constexpr double LAST_SECOND = 4294967295.0;
 
-// Where to write and how much of it there may be.
+constexpr int32_t MOST_MEMBERS = 256;  // each is compared with all others
+
 struct Limits {
-    int64_t candidates, id_bytes, members, cells;
+    int64_t candidates, id_bytes;
 };
 
 class SlateReader : public Json {
 public:
-    SlateReader(const char *text, int64_t length, const Limits &limits, Slate &slate, Member *members, uint64_t *cells)
-        : Json(text, length), limits_(limits), slate_(slate), members_(members), cells_(cells) {}
+    SlateReader(const char *text, int64_t length, const Limits &limits, Slate &slate, Member *behind)
+        : Json(text, length), limits_(limits), slate_(slate), cells_(reinterpret_cast<uint64_t *>(&slate + 1)),
+          behind_(behind) {}
 
     bool body() {
         if (!take('{')) return false;
@@ -32,12 +34,18 @@ public:
     }
 
 private:
-    const Limits &limits_;
+    const Limits limits_;
     Slate &slate_;
-    Member *members_;
     uint64_t *cells_;
+    Member *behind_;     // of the first member; the others lie before it
     int64_t used_ = 0;   // of the cells
     uint32_t told_ = 0;  // fields that the body had already, by bit
+
+    // Cells grow towards members, and members towards cells.
+    bool room_for(int64_t bytes) const {
+        const auto *cells = reinterpret_cast<const char *>(cells_ + used_);
+        return reinterpret_cast<const char *>(behind_ - slate_.members) - cells >= bytes;
+    }
 
     bool once(uint32_t bit) {
         const bool before = (told_ >> bit) & 1;
@@ -95,7 +103,7 @@ private:
         bool more = true;
         while (more) {
             Text text;
-            if (count == limits_.candidates || used_ == limits_.cells || !id(text)) return false;
+            if (count == limits_.candidates || !room_for(sizeof *cells_) || !id(text)) return false;
             if (!id64(text.start, text.length, cells_[used_++]) || !next(']', more)) return false;
             ++count;
         }
@@ -109,11 +117,11 @@ private:
         bool more = !take('}');
         while (more) {
             Text key;
-            if (slate_.members == limits_.members || !string(key) || !take(':')) return false;
-            for (const Member *other = members_ + begin; other < members_ + slate_.members; ++other) {
+            if (slate_.members == MOST_MEMBERS || !room_for(sizeof *behind_) || !string(key) || !take(':')) return false;
+            for (const Member *other = behind_ - slate_.members; other < behind_ - begin; ++other) {
                 if (same(key, first_ + other->name_start, other->name_length)) return false;
             }
-            Member &member = members_[slate_.members++];
+            Member &member = behind_[-++slate_.members];
             member = {static_cast<int32_t>(key.start - first_), key.length, side, NOTHING, NO_ID};
             if (!(side == CANDIDATE ? column(member) : scalar(member.kind, member.value))) return false;
             if (!next('}', more)) return false;
@@ -146,7 +154,7 @@ private:
         const int64_t begin = used_;
         bool more = !take(']');
         while (more) {
-            if (used_ == limits_.cells) return false;
+            if (!room_for(sizeof *cells_)) return false;
             int32_t kind;
             uint64_t value = member.kind == TEXT ? NO_ID : bits_of(NO_NUMBER);
             if (!scalar(kind, value) || !next(']', more)) return false;
@@ -163,7 +171,7 @@ private:
     }
 
     bool columns_fit() {
-        for (Member *member = members_; member < members_ + slate_.members; ++member) {
+        for (Member *member = behind_ - slate_.members; member < behind_; ++member) {
             if (member->side != CANDIDATE) continue;
             if (member->value >> 32 != static_cast<uint64_t>(slate_.candidates)) return false;
             member->value &= 0xFFFFFFFFu;
@@ -174,17 +182,12 @@ private:
 
 }  // namespace
 
-// Whether the body was read; the block then holds what it says. It has `room` bytes, of which `members` members may
-// take their part and cells the rest.
+// Whether the body was read; the block of `size` bytes then holds what it says.
 EXPORTED int64_t ctrlift_read_slate(
-    const char *text, int64_t length, int64_t candidates, int64_t id_bytes, int64_t members, void *block,
-    int64_t room) {
+    const char *text, int64_t length, int64_t candidates, int64_t id_bytes, void *block, int64_t size) {
     Slate &slate = *static_cast<Slate *>(block);
-    slate = {NO_NUMBER, NO_ID, -1, 0, -1, 0, 0, 0, 0, 0, 0};
-    slate.cells_at = static_cast<int64_t>(sizeof(Slate) + sizeof(Member) * static_cast<size_t>(members));
-    if (length > std::numeric_limits<int32_t>::max() || slate.cells_at > room || !valid_utf8(text, length)) return 0;
-    const Limits limits = {candidates, id_bytes, members, (room - slate.cells_at) / 8};
-    auto *first = reinterpret_cast<Member *>(&slate + 1);
-    auto *cells = reinterpret_cast<uint64_t *>(static_cast<char *>(block) + slate.cells_at);
-    return SlateReader(text, length, limits, slate, first, cells).body();
+    slate = {NO_NUMBER, NO_ID, -1, 0, -1, 0, 0, 0, 0, 0, size};
+    if (length > std::numeric_limits<int32_t>::max() || !valid_utf8(text, length)) return 0;
+    auto *behind = reinterpret_cast<Member *>(static_cast<char *>(block) + size);
+    return SlateReader(text, length, {candidates, id_bytes}, slate, behind).body();
 }

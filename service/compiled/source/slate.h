@@ -1,4 +1,5 @@
-// What a body of /score says, as reading leaves it for encoding: a Slate, then its members, then the cells.
+// What a body of /score says, as reading leaves it for encoding: a Slate and its cells, and at the end of the block the
+// members, the last one first.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ struct Slate {
     int32_t candidates;  // C
     int32_t first;       // cell of the first candidate; C of them hold the id64s
     int32_t members;     // features of the user, the context and the candidates
-    int64_t cells_at;    // where the cells begin, in bytes from the beginning
+    int64_t size;        // of the block, in bytes
 };
 
 enum Side : int32_t { USER, CONTEXT, CANDIDATE };
@@ -45,8 +46,9 @@ inline double number_of(uint64_t bits) {
 
 constexpr double NO_NUMBER = std::numeric_limits<double>::quiet_NaN();
 
-inline const Member *members_of(const Slate &slate) { return reinterpret_cast<const Member *>(&slate + 1); }
+inline const uint64_t *cells_of(const Slate &slate) { return reinterpret_cast<const uint64_t *>(&slate + 1); }
 
-inline const uint64_t *cells_of(const Slate &slate) {
-    return reinterpret_cast<const uint64_t *>(reinterpret_cast<const char *>(&slate) + slate.cells_at);
+// One behind the first member; the others lie before it.
+inline const Member *members_of(const Slate &slate) {
+    return reinterpret_cast<const Member *>(reinterpret_cast<const char *>(&slate) + slate.size);
 }

@@ -145,9 +145,9 @@ private:
     bool told() {
         const int64_t first_of[] = {0, plan_.user_features, plan_.told_features};
         const int64_t end_of[] = {plan_.user_features, plan_.told_features, plan_.feature_count};
-        const Member *members = members_of(slate_);
         int64_t likely = 0;
-        for (const Member *member = members; member < members + slate_.members; ++member) {
+        for (int32_t number = 1; number <= slate_.members; ++number) {
+            const Member *member = members_of(slate_) - number;
             const Text name = {body_ + member->name_start, member->name_length};
             const int64_t place = find(name, first_of[member->side], end_of[member->side], likely);
             if (place < 0 || !fits(plan_.features[place].kind, member->kind)) return false;

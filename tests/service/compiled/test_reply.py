@@ -19,7 +19,7 @@ from service.api.scoring import reply_of
 from service.behaviours.histories import History
 from service.compiled.head import Head
 from service.compiled.library import CompiledUnavailable
-from service.compiled.reply import ReplyWriter, Unsupported, response_head
+from service.compiled.reply import ReplyWriter, ResponseHeads, Unsupported
 from service.core.scorer import Answer
 from service.core.version import Prepared, Ran, ServedVersion
 from service.hot_protocol import reply_bytes
@@ -182,7 +182,7 @@ def test_without_a_library_it_says_so(tmp_path: Path) -> None:
 def test_the_head_of_a_reply_is_that_of_the_connection(default: list[tuple[bytes, bytes]]) -> None:
     head = Head("/score", b"", 0, 6, ID, "0" * 32, "00-" + "1" * 32 + "-" + "2" * 16 + "-01", {})
     reply = ok("application/json", b"body", identifying(head.request_id, head.traceparent))
-    assert response_head(default, head, 4) + b"body" == reply_bytes(reply, default, keep_alive=True)
+    assert ResponseHeads().write(default, head, 4) + b"body" == reply_bytes(reply, default, keep_alive=True)
 
 
 def test_under_the_sanitizers(run_sanitized: Callable[[str], None]) -> None:

@@ -136,6 +136,10 @@ def test_the_settings_bound_what_is_read(reader: SlateReader) -> None:
         assert fits({"candidates": ["1"], "user_id": text}) == within
     assert fits({"candidates": ["1"], "context": {str(name): name for name in range(256)}})
     assert not fits({"candidates": ["1"], "context": {str(name): name for name in range(257)}})
+    long = {"candidates": ["1"], "context": {str(name): "x" * 240 for name in range(200)}}
+    assert fits(long)
+    assert fits(long | {"model": "x" * 200_000})
+    assert not fits(long | {"model": "x" * 256 * 1024})
     assert not fits({"candidates": ["1"]}, SlateLimits.of(LimitSettings(json_depth=2)))
     assert fits({"candidates": ["1"]}, SlateLimits.of(SETTINGS.limits))
 

@@ -279,10 +279,19 @@ def test_ids_are_found_wherever_they_lie(compiled_library: Path, shift: int) -> 
         assert ways.agree({"candidates": ["a"], "user_id": text}).unseen.get("user_id", 0) == int(text.split()[1]) % 2
 
 
-def test_comparing_for_long_is_left_to_the_ordinary_way(shop: BothWays) -> None:
+def test_what_takes_long_is_left_to_the_ordinary_way(shop: BothWays) -> None:
     past = pack(records(["a"] * 500, [100] * 500))
-    assert shop.compiled({"candidates": ["a"] * 50}, past) is not None
-    assert shop.compiled({"candidates": ["a"] * 1000}, past) is None
+    limits = SlateLimits(30_000, 256)
+
+    def taken(candidates: int, sequence: bytes | None) -> bool:
+        slate = shop.reader.read(json.dumps({"candidates": ["a"] * candidates}).encode(), limits)
+        assert slate is not None
+        return shop.encoder.encode(slate, sequence, None, 1000, TIME) is not None
+
+    assert taken(50, past)
+    assert not taken(1000, past)
+    assert taken(10_000, None)
+    assert not taken(30_000, None)
 
 
 def test_declarations_without_candidates_are_refused(compiled_library: Path) -> None:
