@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks/README.md from the records beside it: no number on that page is typed by hand.
+"""Writes docs/benchmarks/README.md and serving.md from the records beside them: no number there is typed by hand.
 
 python -m benchmarks.page
 """
@@ -14,6 +14,7 @@ from benchmarks.page_row import Record, Row
 from benchmarks.page_serving import SERVING_ROWS
 from benchmarks.page_tasks import TASK_ROWS
 from benchmarks.record import RESULTS
+from benchmarks.serving.speed_page import write_from_record
 
 INTRODUCTION: Final = """# Benchmarks
 
@@ -246,6 +247,7 @@ def main() -> None:
         lines.append(f"| {name} | {made['date'][:16]} | `{made['command']}` | {machine} | {versions} |")
     (RESULTS / "README.md").write_text("\n".join(lines) + "\n")
     print("written:", RESULTS / "README.md")
+    print("written:", write_from_record(RESULTS))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Final
 
 from breakages.breakage import Breakage
 from breakages.effects import EFFECT_BREAKAGES
+from breakages.fast_path import FAST_PATH_BREAKAGES
+from breakages.fast_uplift import FAST_UPLIFT_BREAKAGES
 from breakages.graphs import GRAPH_BREAKAGES
 from breakages.requests import REQUEST_BREAKAGES
 
@@ -307,4 +309,6 @@ BREAKAGES: Final[tuple[Breakage, ...]] = (
     *EFFECT_BREAKAGES,
     *GRAPH_BREAKAGES,
     *REQUEST_BREAKAGES,
+    *FAST_PATH_BREAKAGES,
+    *FAST_UPLIFT_BREAKAGES,
 )

@@ -166,7 +166,7 @@ GRAPH_BREAKAGES: Final[tuple[Breakage, ...]] = (
         "bundle/behaviours.py",
         "if low == high or times[high - 1] < limit:",
         "if low == high or times[high - 1] <= limit:",
-        ("tests/bundle/test_encode_equality.py::test_single_rows_equal_one_batch",),
+        ("tests/bundle/test_behaviours.py::test_before_is_strictly_earlier_in_whole_seconds",),
     ),
     Breakage(
         "another machine may be put under load",

@@ -12,7 +12,7 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
         "service/behaviours/connection.py",
         "if overdue:\n            self._give_up()",
         "if overdue:\n            self._give_up()\n"
-        "            self._places = deque(place for place in self._places if not place.future.done())",
+        "            self._places = deque(place for place in self._places if not place.receiver.done())",
         ("tests/service/test_connection.py::test_no_interleaving_gives_a_reply_to_somebody_else",),
     ),
     Breakage(
@@ -53,7 +53,7 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "a reply is given to whoever comes next",
         "service/behaviours/connection.py",
-        "if not place.future.done():  # it is",
+        "if not place.receiver.done():  # it is",
         "if True:  # it is",
         ("tests/service/test_connection.py::test_no_interleaving_gives_a_reply_to_somebody_else",),
     ),
@@ -165,8 +165,8 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "work is done that nobody waits for",
         "service/core/engine_threads.py",
-        "if future.cancelled():\n        return",
-        "if False:\n        return",
+        "if receiver.done():\n        return\n    result, error",
+        "result, error",
         ("tests/service/test_engine_threads.py::test_nobody_waits_so_nothing_is_begun",),
     ),
     Breakage(
@@ -200,13 +200,13 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "a feature that stands twice is taken in compiled code",
         "service/compiled/source/users.cpp",
-        "if (out_.silent[cell] == 0) return false;",
-        "if (out_.silent[cell] == 2) return false;",
+        "if (told_.silent[cell] == 0) return false;",
+        "if (told_.silent[cell] == 2) return false;",
         ("tests/service/test_uplift_body.py::test_a_key_that_stands_twice_is_never_taken",),
     ),
     Breakage(
         "long numbers are rounded twice",
-        "service/compiled/source/users.cpp",
+        "service/compiled/source/json.h",
         "if (plain && count + behind <= 15) {",
         "if (plain && count + behind <= 19) {",
         ("tests/service/test_uplift_body.py::test_any_number_is_the_nearest_double_to_its_text",),
@@ -214,13 +214,13 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "more users than allowed are written",
         "service/compiled/source/users.cpp",
-        "if (row == out_.most || !user(row++)",
+        "if (row == told_.room || !user(row++)",
         "if (!user(row++)",
         ("tests/service/test_uplift_body.py::test_under_the_sanitizers",),
     ),
     Breakage(
         "long texts are copied in part",
-        "service/compiled/source/rows.cpp",
+        "service/compiled/source/texts.h",
         "if (length > AT_ONCE) std::memcpy",
         "if (length > 8 * AT_ONCE) std::memcpy",
         ("tests/service/test_json_rows.py::test_objects_of_one_shape",),
@@ -241,9 +241,9 @@ REQUEST_BREAKAGES: Final[tuple[Breakage, ...]] = (
     ),
     Breakage(
         "a missing text is somebody's",
-        "service/api/compiled_users.py",
-        "hashes = np.append(id64_column(list(column.texts)), np.uint64(MISSING_ID))",
-        "hashes = np.append(id64_column(list(column.texts)), np.uint64(1))",
+        "service/compiled/source/told.h",
+        "told_.ids[cell] = 0;",
+        "told_.ids[cell] = 1;",
         ("tests/service/test_uplift_body.py::test_five_thousand_bodies_mean_the_same_in_both_ways",),
     ),
     Breakage(

@@ -28,15 +28,17 @@ def bench(
     """Measure graph, kernel, service, workers, memory and /uplift; without --quick also peers, batch and curves.
 
     Every comparison first checks that all sides give the same scores. `python -m benchmarks.serving.peers install`
-    installs the peers.
+    installs the peers. A full run, or with --only some parts of one, goes into the record beside the parts of earlier
+    runs; `python -m benchmarks.serving.speed --merge FILE...` does that with files written by --json.
     """
     try:
         from benchmarks.record import RESULTS
+        from benchmarks.serving.cache import default_cache
         from benchmarks.serving.direct import KernelNotUsed
         from benchmarks.serving.load import LoadFailed
         from benchmarks.serving.promises import PROMISES
         from benchmarks.serving.running import ScoresDiffer
-        from benchmarks.serving.speed_bundle import default_cache
+        from benchmarks.serving.service_rows import RunsNotSeen
         from benchmarks.serving.speed_page import write_page
         from benchmarks.serving.speed_run import PARTS, QUICK_PARTS, RunOptions, chosen, run
     except ModuleNotFoundError as error:
@@ -58,7 +60,7 @@ def bench(
 
         try:
             found = run(options, tell)
-        except (ScoresDiffer, LoadFailed, KernelNotUsed) as error:
+        except (ScoresDiffer, LoadFailed, KernelNotUsed, RunsNotSeen) as error:
             raise CheckFailed(str(error)) from error
         tell("")
     if json_file is not None:

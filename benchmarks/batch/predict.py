@@ -40,7 +40,8 @@ import polars as pl
 
 from benchmarks.batch.rows import STEPS, peer_arrays, write_rows
 from benchmarks.record import write_record
-from benchmarks.serving.speed_bundle import SpeedFiles, cached, default_cache
+from benchmarks.serving.cache import default_cache
+from benchmarks.serving.speed_bundle import SpeedFiles, cached
 from benchmarks.serving.speed_config import CONTEXT, NOW
 from bundle.arrays import write_npz
 from bundle.request import Behaviour, ScoreQuery

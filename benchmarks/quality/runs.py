@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data import ROOT, prepared
 from training.config import TrainingConfig, load_config
 from training.encoded import EncodedPart, encode_part, measured_columns, predict_logits, with_joint
 from training.evaluate import TrainedRun, open_trained
 from training.fit import train
 from training.metrics import Interval, bootstrap_intervals, paired_bootstrap
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 METRICS = ("auc", "gauc", "logloss", "pcoc")
 LOGGED = ("gates", "task_weights", "selected_sizes", "notes")
@@ -27,8 +26,8 @@ Float64 = NDArray[np.float64]
 
 
 def data_folder(name: str) -> Path:
-    """Where one of the prepared sets lies: ``CTRLIFT_TEST_DATA`` or the folder beside this tree."""
-    return Path(os.environ.get("CTRLIFT_TEST_DATA", ROOT.parent / "shared" / "data")) / "ctr" / name
+    """Where one of the prepared sets lies."""
+    return prepared("ctr", name)
 
 
 @dataclass(frozen=True, slots=True)

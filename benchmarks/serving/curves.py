@@ -10,11 +10,12 @@ from typing import Any, Final
 from benchmarks.serving.graph_rows import graph_rows
 from benchmarks.serving.load import Closed, Open
 from benchmarks.serving.running import put_load
-from benchmarks.serving.service_rows import memory_rows, stored_service
+from benchmarks.serving.service_rows import stored_service
 from benchmarks.serving.slates import SlateSizes, slates
 from benchmarks.serving.speed_bundle import SpeedFiles, cached
 from benchmarks.serving.speed_config import SpeedConfig
 from benchmarks.serving.variants import variants
+from benchmarks.serving.worker_rows import memory_rows
 from service.core.version import load_version
 
 CANDIDATES: Final = (1, 10, 50, 100, 200, 500, 1000)

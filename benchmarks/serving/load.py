@@ -1,8 +1,8 @@
 """Load on a server of this machine: as fast as it answers, or at a rate that does not wait for it.
 
 The generator is a process of its own on plain sockets that sends requests written beforehand, so that it costs the
-machine little and shares no interpreter with what it drives. It only ever talks to the loopback interface, a run is
-bounded by a count or a time, and everything but a 200 is counted as an error.
+machine little and shares no interpreter with what it drives; ``load_program`` says which program it is. It only ever
+talks to the loopback interface, a run is bounded by a count or a time, and everything but a 200 is counted as an error.
 
 Source: Schroeder, Wierman and Harchol-Balter 2006, "Open versus closed: a cautionary tale".
 """
@@ -14,7 +14,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,10 +21,13 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
+from benchmarks.serving.load_program import Program, program
+
 MOST_REQUESTS: Final = 1_000_000
 LONGEST_S: Final = 120.0
 MOST_CONNECTIONS: Final = 256
-_WORKER: Final = "benchmarks.serving.load_worker"
+JSON: Final = "application/json"
+PATIENCE_S: Final = 30.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _LENGTH: Final = struct.Struct("<I")
 
@@ -130,34 +132,34 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def target(url: str, path: str, bodies: Sequence[bytes]) -> Target:
-    """POST requests with JSON bodies for a server's address.
+def target(url: str, path: str, bodies: Sequence[bytes], content_type: str = JSON, accept: str = "") -> Target:
+    """POST requests for a server's address.
 
     Raises:
         ValueError: if the address is not on the loopback interface.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
-    return Target(host, port, tuple(post(f"{host}:{port}", path, body) for body in bodies))
+    return Target(host, port, tuple(post(f"{host}:{port}", path, body, content_type, accept) for body in bodies))
 
 
-def post(host: str, path: str, body: bytes, content_type: str = "application/json") -> bytes:
+def post(host: str, path: str, body: bytes, content_type: str = JSON, accept: str = "") -> bytes:
     """One request as it goes over the wire."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    if accept:
+        lines.append(f"Accept: {accept}")
+    return "\r\n".join((*lines, "", "")).encode() + body
 
 
 class Generator:
-    """A generator whose connections are open and warm: ``run`` starts the load and waits for its end."""
+    """A generator whose connections are open and warm: each ``run`` puts the load on once and waits for its end."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._hear()
 
     def run(self) -> Load:
-        """Let it go, once.
+        """Let it go.
 
         Raises:
             LoadFailed: if the server hung up or stopped answering.
@@ -178,7 +180,14 @@ class Generator:
 
 
 @contextmanager
-def generator(where: Target, plan: Closed | Open, folder: Path, warm_up: int = 2) -> Iterator[Generator]:
+def generator(
+    where: Target,
+    plan: Closed | Open,
+    folder: Path,
+    warm_up: int = 2,
+    patience_s: float = PATIENCE_S,
+    using: Program | None = None,
+) -> Iterator[Generator]:
     """Start a generator: each connection has been used for ``warm_up`` requests when this returns.
 
     Args:
@@ -186,12 +195,21 @@ def generator(where: Target, plan: Closed | Open, folder: Path, warm_up: int = 2
         plan: how they are sent.
         folder: for the file that hands the requests over.
         warm_up: requests of each connection that nobody counts.
+        patience_s: for how long nothing may be answered, and by how much an open loop may end late.
+        using: the program; None takes the best that this machine has.
     """
     path = folder / "requests.bin"
     path.write_bytes(b"".join(_LENGTH.pack(len(request)) + request for request in where.requests))
-    order = {"host": where.host, "port": where.port, "requests": str(path), "warm_up": warm_up, "plan": asdict(plan)}
+    order = {
+        "host": where.host,
+        "port": where.port,
+        "requests": str(path),
+        "warm_up": warm_up,
+        "patience_s": patience_s,
+        "plan": asdict(plan),
+    }
     process = subprocess.Popen(
-        [sys.executable, "-m", _WORKER, json.dumps(order)],
+        [*(using or program()).command, json.dumps(order, ensure_ascii=False)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join((str(_ROOT), os.environ.get("PYTHONPATH", "")))},

@@ -1,6 +1,7 @@
-"""The load generator's process: ``load.generator`` starts it. Nothing but the standard library is loaded here.
+"""The load generator where none can be compiled: ``load.generator`` starts it. Only the standard library is loaded.
 
-It opens its connections, uses each a few times, says so, waits for a line, puts the load on, and prints what it saw.
+It opens its connections, uses each a few times and says so. For every line that it is sent then, it puts the load on
+and prints what it saw. The program in ``load_source`` does the same and answers to the same order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any, Final
 from benchmarks.serving.load import is_loopback, read_requests
 
 _BLOCK: Final = 1 << 18
-_STALLED_S: Final = 30.0
 _PAUSE_S: Final = 0.05
 _HEAD_END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
@@ -31,8 +31,8 @@ _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE
 class Connection:
     """A kept-alive connection with at most one request under way."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port), timeout=_STALLED_S)
+    def __init__(self, host: str, port: int, patience_s: float) -> None:
+        self.socket = socket.create_connection((host, port), timeout=patience_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.since = 0.0
         self._received = b""
@@ -71,9 +71,10 @@ def complete(answer: bytes) -> bool:
 class Run:
     """Connections with what they have seen so far."""
 
-    def __init__(self, connections: Sequence[Connection], requests: Sequence[bytes]) -> None:
+    def __init__(self, connections: Sequence[Connection], requests: Sequence[bytes], patience_s: float) -> None:
         self.connections = connections
         self.requests = requests
+        self.patience_s = patience_s
         self.latencies: list[float] = []
         self.errors = 0
         self._sent = 0
@@ -107,9 +108,9 @@ class Run:
         for connection in self.connections[:requests]:
             self.send(connection, time.perf_counter())
         while len(self.latencies) < requests:
-            free = self.answered(_STALLED_S)
+            free = self.answered(self.patience_s)
             if free is None:
-                raise RuntimeError(f"nothing was answered for {_STALLED_S:.0f} s")
+                raise RuntimeError(f"nothing was answered for {self.patience_s:g} s")
             for connection in free[: requests - self._sent]:
                 self.send(connection, time.perf_counter())
 
@@ -119,11 +120,12 @@ class Run:
         free, waiting = deque(self.connections), deque[float]()
         started = time.perf_counter()
         due, end = started + chance.expovariate(rate), started + seconds
-        given_up = end + _STALLED_S
+        given_up = end + self.patience_s
         while due < end or waiting or len(free) < len(self.connections):
             now = time.perf_counter()
             if now > given_up:
-                raise RuntimeError(f"{len(waiting)} requests were not sent {_STALLED_S:.0f} s after the end")
+                missing = len(waiting) + len(self.connections) - len(free)
+                raise RuntimeError(f"{missing} requests were not answered {self.patience_s:g} s after the end")
             while due <= now and due < end:
                 waiting.append(due)
                 due += chance.expovariate(rate)
@@ -138,22 +140,23 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def put_load(order: dict[str, Any]) -> dict[str, float]:
-    """Open, warm up, wait for the word, run."""
+def connected(order: dict[str, Any]) -> tuple[list[Connection], list[bytes]]:
+    """Open connections that have been used, and the requests."""
     if not is_loopback(order["host"]):
         raise RuntimeError(f"{order['host']!r} is not the loopback interface")
-    plan = order["plan"]
     requests = read_requests(Path(order["requests"]))
-    connections = [Connection(order["host"], order["port"]) for _ in range(plan["connections"])]
+    host, port, patience_s = order["host"], order["port"], order["patience_s"]
+    connections = [Connection(host, port, patience_s) for _ in range(order["plan"]["connections"])]
     for place, connection in enumerate(connections):
         for _ in range(order["warm_up"]):
             connection.send(requests[place % len(requests)], 0.0)
             while connection.receive() is None:
                 pass
-    run = Run(connections, requests)
-    say({"ready": True})
-    sys.stdin.readline()
-    gc.disable()
+    return connections, requests
+
+
+def put_load(plan: dict[str, Any], run: Run) -> dict[str, float]:
+    """Run the plan once."""
     started, cpu = time.perf_counter(), time.process_time()
     if "rate" in plan:
         run.open(plan["rate"], plan["seconds"], plan["seed"])
@@ -178,9 +181,14 @@ def say(message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the order of the command line."""
+    """Run the order of the command line, once a line of standard input."""
+    order = json.loads(sys.argv[1])
     try:
-        say(put_load(json.loads(sys.argv[1])))
+        connections, requests = connected(order)
+        say({"ready": True})
+        gc.disable()
+        for _ in sys.stdin:
+            say(put_load(order["plan"], Run(connections, requests, order["patience_s"])))
     except (OSError, RuntimeError) as error:
         say({"failed": f"{type(error).__name__}: {error}"})
         sys.exit(1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.serving.plots import Axis, Points, axis, line_plot
 
-SIDES = {"repeated": "history repeated", "onnx": "exported", "kernel": "kernel"}
+SIDES: Final = {"repeated": "history repeated", "onnx": "exported", "kernel": "kernel"}
 
 
 def curve_sections(parts: Mapping[str, Any], folder: Path) -> list[str]:
@@ -28,14 +28,24 @@ def curve_sections(parts: Mapping[str, Any], folder: Path) -> list[str]:
 
 def _cost_section(name: str, across: str, points: Sequence[Mapping[str, Any]], folder: Path) -> str:
     key = {"history": "steps"}.get(name, name)
-    series: dict[str, Points] = {}
-    for side, title in SIDES.items():
-        line = [(point[key], point["cpu_ms"][side]["median"]) for point in points if side in point["cpu_ms"]]
-        if line:
-            series[title] = line
-    rows = [(point[key], *(_side(point, side) for side in SIDES)) for point in points]
+    sides = [side for side in SIDES if any(side in point["cpu_ms"] for point in points)]
+    series: dict[str, Points] = {
+        SIDES[side]: [(point[key], point["cpu_ms"][side]["median"]) for point in points if side in point["cpu_ms"]]
+        for side in sides
+    }
+    headers = (across, *(f"{SIDES[side]}, ms" for side in sides))
+    rows = [(point[key], *(_side(point, side) for side in sides)) for point in points]
+    if "repeated" in sides:
+        headers += ("rate of the repeated one",)
+        rows = [(*row, _share(point)) for row, point in zip(rows, points, strict=True)]
     plot = _plot(folder, f"serving-{name}", f"CPU time over {across}", (across, "CPU ms a call"), series)
-    return f"## Over {across}\n\n{plot}\n\n" + table((across, *(f"{title}, ms" for title in SIDES.values())), rows)
+    return f"## Over {across}\n\n{plot}\n\n" + table(headers, rows)
+
+
+def _share(point: Mapping[str, Any]) -> str:
+    """How near the history-repeated graph comes to a plain product's rate; below a fifth it is no fair opponent."""
+    share = point.get("share_of_product_rate")
+    return "-" if share is None else f"{share:.0%}{', too slow to be compared with' if 'note' in point else ''}"
 
 
 def _clients_section(part: Mapping[str, Any], folder: Path) -> str:
@@ -58,9 +68,16 @@ def _clients_section(part: Mapping[str, Any], folder: Path) -> str:
         for point in found["open"]
     ]
     headers = ("p50 ms", "p99 ms", "CPU us a request")
+    most = [max(found["closed"], key=lambda point: point["requests_per_second"]) for found in part.values()]
+    best = [
+        (workers, point["requests_per_second"], point["clients"], point["request_cpu_us"])
+        for workers, point in zip(part, most, strict=True)
+    ]
     return "\n\n".join(
         (
             "## Over clients and workers",
+            "The most that was answered:",
+            table(("workers", "requests/s", "clients", headers[-1]), best),
             *plots,
             table(("workers", "clients", "requests/s", *headers), closed),
             "Open loop, at shares of the best closed-loop rate:",

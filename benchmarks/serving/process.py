@@ -21,6 +21,8 @@ from service.settings import load_settings
 if __name__ == "__main__":
     sys.exit(run(load_settings()))
 """
+_CLOCKED = "from benchmarks.serving.clocked import keep_time\nkeep_time({path!r})\n"
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,23 @@ class Service:
 
 
 @contextmanager
-def service_process(folder: Path, settings: Mapping[str, Any]) -> Iterator[Service]:
+def service_process(folder: Path, settings: Mapping[str, Any], clock: Path | None = None) -> Iterator[Service]:
     """Start the service, wait until a model is warm, end it with SIGTERM (SIGKILL if that does not help).
 
     Args:
         folder: Where its output goes.
         settings: By dotted key.
+        clock: File that shall hold the CPU time of the graph's runs; None leaves the service as it is.
     """
+    code = _CODE if clock is None else _CLOCKED.format(path=str(clock)) + _CODE
     log = folder / "service.log"
     given = {"server.port": 0, **settings}
     variables = {"CTRLIFT_" + key.upper().replace(".", "__"): _text(value) for key, value in given.items()}
+    if clock is not None:
+        variables["PYTHONPATH"] = os.pathsep.join((str(_ROOT), os.environ.get("PYTHONPATH", "")))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CODE], env=os.environ | variables, stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-c", code], env=os.environ | variables, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         yield _wait(process, log)

@@ -1,25 +1,31 @@
-"""The service against the direct call of the same graph; two workers against one; memory of the second worker."""
+"""The service against the direct call of the same graph, and where the CPU time of a request goes."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.serving.costs import private_mb, process_tree, resident_mb
+from benchmarks.serving.clocked import new_clock, read_clock
 from benchmarks.serving.direct import expected, open_direct
 from benchmarks.serving.load import Closed
 from benchmarks.serving.rounds import ratios, summary
-from benchmarks.serving.running import Server, Slice, check_scores, put_load, service
+from benchmarks.serving.running import Loaded, Server, Slice, check_scores, loaded, put_load, service
 from benchmarks.serving.slates import Slate, SlateSizes, slates
 from benchmarks.serving.variants import Variant
 
 CLIENTS: Final = 8
-WORKER_CLIENTS: Final = 16
+LEAST_REQUESTS: Final = 100
 _CHECKED: Final = 4
-_LEAST_REQUESTS: Final = 100
+
+
+class RunsNotSeen(RuntimeError):
+    """The service ran graphs past the clock, so what they took is not known."""
 
 
 def timed_calls(call: Callable[[], object], seconds: float) -> tuple[float, float]:
@@ -40,8 +46,47 @@ def stored_service(
     return server
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A slice of load on a service that keeps its graph's time.
+
+    Attributes:
+        part: as the ordinary service has it.
+        graph_us: CPU time a request inside the run of the graph.
+    """
+
+    part: Slice
+    graph_us: float
+
+
+def inside(ready: Loaded, clock: Path) -> Inside:
+    """One slice with its clock read before and after.
+
+    Raises:
+        RunsNotSeen: if there were not as many runs as requests.
+    """
+    before = read_clock(clock)
+    part = ready.slice()
+    after = read_clock(clock)
+    runs = after.count - before.count
+    if runs != part.load.requests:
+        raise RunsNotSeen(f"the clock saw {runs} runs of the graph, expected {part.load.requests}, one a request")
+    return Inside(part, (after.cpu_s - before.cpu_s) / runs * 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What the rounds of one service saw: the direct loop before, between and after them, and both services."""
+
+    loops: list[tuple[float, float]]
+    served: list[Slice]
+    clocked: list[Inside]
+
+
 def service_rows(bundle: Path, store_url: str, variant: Variant, rounds: int, slice_s: float) -> dict[str, Any]:
     """One worker under eight clients and the direct call of its graph in a loop, in turns.
+
+    A second service, the same but for a clock around the run of the graph, takes turns with them.
 
     Args:
         bundle: in a model store that holds it alone.
@@ -52,88 +97,71 @@ def service_rows(bundle: Path, store_url: str, variant: Variant, rounds: int, sl
 
     Returns:
         ``throughput`` (requests a second over direct calls a second), ``cpu`` (CPU time of a direct call over that of
-        a request) and ``overhead_us`` (the difference of the two), each with its rounds; and everything measured.
+        a request) and ``overhead_us`` (the difference of the two), each with its rounds; ``inside`` with what the
+        clocked service tells; and everything measured.
+
+    Raises:
+        ScoresDiffer: if the service and the direct call do not give the same scores.
+        RunsNotSeen: if the clocked service runs graphs past its clock.
     """
     made = slates(SlateSizes())
     direct = open_direct(bundle, variant)
     call = direct.calls(direct.feeds(made))
+    models = bundle.parent.parent
     with ExitStack() as stack:
-        server = stored_service(stack, bundle.parent.parent, store_url, made, variant.settings)
-        difference = check_scores(server, made[:_CHECKED], expected(direct.version, made[:_CHECKED]))
-        rate, _ = timed_calls(call, slice_s)
-        plan = Closed(connections=CLIENTS, requests=max(_LEAST_REQUESTS, round(rate * slice_s)))
-        put_load(server, server.target(made), plan)
-        loops: list[tuple[float, float]] = []
-        served: list[Slice] = []
+        clock = new_clock(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "clock")
+        plain = stored_service(stack, models, store_url, made, variant.settings)
+        watched = stack.enter_context(service(models, store_url, variant.settings, clock))
+        wanted = expected(direct.version, made[:_CHECKED])
+        difference = max(check_scores(server, made[:_CHECKED], wanted) for server in (plain, watched))
+        first = put_load(plain, plain.target(made), Closed(connections=CLIENTS, requests=LEAST_REQUESTS))
+        plan = Closed(connections=CLIENTS, requests=max(LEAST_REQUESTS, round(first.load.per_second * slice_s)))
+        on_plain, on_watched = (
+            stack.enter_context(loaded(server, server.target(made), plan)) for server in (plain, watched)
+        )
+        inside(on_watched, clock)
+        on_plain.slice()
+        seen = Rounds([timed_calls(call, slice_s)], [], [])
         for _ in range(rounds):
-            loops.append(timed_calls(call, slice_s))
-            served.append(put_load(server, server.target(made), plan))
-    rates, costs = [loop[0] for loop in loops], [loop[1] for loop in loops]
-    request_costs = [part.cpu_us for part in served]
+            seen.served.append(on_plain.slice())
+            seen.clocked.append(inside(on_watched, clock))
+            seen.loops.append(timed_calls(call, slice_s))
     return {
         "clients": CLIENTS,
         "requests_a_round": plan.requests,
+        **_beside_direct(seen),
+        "inside": _inside(seen.clocked),
+        "largest_difference": difference,
+    }
+
+
+def _beside_direct(seen: Rounds) -> dict[str, Any]:
+    """A round's direct call is the mean of the loops before and after it: a drift of the machine falls on both."""
+    rates, costs = ([(one + two) / 2 for one, two in pairwise(values)] for values in zip(*seen.loops, strict=True))
+    served = seen.served
+    request_costs = [part.cpu_us for part in served]
+    return {
         "throughput": summary(ratios([part.load.per_second for part in served], rates)),
         "cpu": summary(ratios(costs, request_costs)),
         "overhead_us": summary([request - alone for request, alone in zip(request_costs, costs, strict=True)], 1),
         "direct_cpu_us": summary(costs, 1),
         "request_cpu_us": summary(request_costs, 1),
+        "loop_us": summary([part.first_us for part in served], 1),
+        "engine_us": summary([part.busiest_us for part in served], 1),
         "requests_per_second": summary([part.load.per_second for part in served], 1),
         "worker_cores": summary([part.cores for part in served], 3),
         "p50_ms": summary([part.load.p50_ms for part in served], 3),
         "p99_ms": summary([part.load.p99_ms for part in served], 3),
         "generator_cores": summary([part.load.generator_cpu_s / part.load.seconds for part in served]),
-        "largest_difference": difference,
     }
 
 
-def worker_rows(bundle: Path, store_url: str, variant: Variant, rounds: int, slice_s: float) -> dict[str, Any]:
-    """Two workers against one, both started, under load in turns.
-
-    Returns:
-        ``throughput`` (requests a second, two over one) and ``cpu_corrected``: what it would be if the two workers had
-        two cores to themselves, which the load generator and the store take a part of here.
-    """
-    made = slates(SlateSizes())
-    with ExitStack() as stack:
-        servers = {
-            count: stored_service(
-                stack, bundle.parent.parent, store_url, made, {**variant.settings, "server.workers": count}
-            )
-            for count in (1, 2)
-        }
-        found: dict[int, list[Slice]] = {1: [], 2: []}
-        first = put_load(servers[1], servers[1].target(made), Closed(connections=WORKER_CLIENTS, requests=200))
-        put_load(servers[2], servers[2].target(made), Closed(connections=WORKER_CLIENTS, requests=200))
-        for _ in range(rounds):
-            for count, server in servers.items():
-                requests = round(first.load.per_second * slice_s * count)
-                plan = Closed(connections=WORKER_CLIENTS, requests=max(requests, _LEAST_REQUESTS))
-                found[count].append(put_load(server, server.target(made), plan))
-    costs = {count: [part.cpu_us for part in parts] for count, parts in found.items()}
-    rates = {count: [part.load.per_second for part in parts] for count, parts in found.items()}
+def _inside(clocked: Sequence[Inside]) -> dict[str, Any]:
+    """Where the CPU time of a request went, all from the same requests."""
     return {
-        "clients": WORKER_CLIENTS,
-        "throughput": summary(ratios(rates[2], rates[1])),
-        "cpu_corrected": summary([2 * one / two for one, two in zip(costs[1], costs[2], strict=True)]),
-        "requests_per_second": {str(count): summary(values, 1) for count, values in rates.items()},
-        "request_cpu_us": {str(count): summary(values, 1) for count, values in costs.items()},
-        "worker_cores": {str(count): summary([part.cores for part in parts], 3) for count, parts in found.items()},
-        "generator_cores": summary([part.load.generator_cpu_s / part.load.seconds for part in found[2]]),
+        "request_cpu_us": summary([each.part.cpu_us for each in clocked], 1),
+        "graph_us": summary([each.graph_us for each in clocked], 1),
+        "around_us": summary([each.part.cpu_us - each.graph_us for each in clocked], 1),
+        "loop_us": summary([each.part.first_us for each in clocked], 1),
+        "engine_around_us": summary([each.part.busiest_us - each.graph_us for each in clocked], 1),
     }
-
-
-def memory_rows(bundle: Path, store_url: str, variant: Variant, items: int = 50_000) -> dict[str, Any]:
-    """Memory of each of two workers after both have answered requests, MB.
-
-    Returns:
-        ``private_mb`` and ``resident_mb`` of every worker, and the larger private one as ``second_worker_mb``.
-    """
-    made = slates(SlateSizes())
-    with ExitStack() as stack:
-        server = stored_service(stack, bundle.parent.parent, store_url, made, {**variant.settings, "server.workers": 2})
-        put_load(server, server.target(made), Closed(connections=WORKER_CLIENTS, requests=400))
-        workers = process_tree(server.pid)[1:]
-        private = [round(private_mb(pid), 1) for pid in workers]
-        resident = [round(resident_mb(pid), 1) for pid in workers]
-    return {"private_mb": private, "resident_mb": resident, "second_worker_mb": max(private)}

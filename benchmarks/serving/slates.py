@@ -55,14 +55,18 @@ class Slate:
 
 
 def slates(sizes: SlateSizes, seed: int = 0) -> list[Slate]:
-    """Different users with different candidates, so that no answer can be kept from an earlier request."""
+    """Different users with different candidates, so that no answer can be kept from an earlier request.
+
+    Other sizes are other users: a store holds the histories of several sizes side by side.
+    """
     rng = np.random.default_rng(seed)
+    name = f"user-{sizes.candidates}-{sizes.steps}-{sizes.items}"
 
     def items(count: int) -> list[str]:
         return [str(number) for number in rng.choice(sizes.items, count, replace=False) + 1]
 
     return [
-        Slate(f"user-{number}", items(sizes.candidates), items(sizes.steps), context_values(number))
+        Slate(f"{name}-{number}", items(sizes.candidates), items(sizes.steps), context_values(number))
         for number in range(sizes.users)
     ]
 

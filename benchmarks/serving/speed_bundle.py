@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -27,7 +26,9 @@ _SOURCES: Final = (
     "bundle/*.py",
     "training/graph/*.py",
     "benchmarks/graph/tiled.py",
-    "benchmarks/serving/speed_*.py",
+    "benchmarks/serving/speed_config.py",
+    "benchmarks/serving/speed_linear.py",
+    "benchmarks/serving/speed_network.py",
 )
 _LIBRARIES: Final = ("ctrlift", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 _COMPLETE: Final = "complete"
@@ -67,12 +68,6 @@ def cached(folder: Path, config: SpeedConfig | None = None, *, repeated: bool = 
         _make(folder, place, chosen, repeated)
     bundle = place / "models" / NAME / VERSION
     return SpeedFiles(place / "models", bundle, place / REPEATED if repeated else None)
-
-
-def default_cache() -> Path:
-    """The folder under the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ctrlift" / "bench"
 
 
 def _make(folder: Path, place: Path, config: SpeedConfig, repeated: bool) -> None:

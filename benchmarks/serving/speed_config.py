@@ -30,6 +30,7 @@ class SpeedConfig:
         steps: longest history.
         tasks: logits a candidate; more than one stand on a mixture of experts.
         seed: of the weights.
+        linear: one linear layer takes the place of the network; everything around it stays.
     """
 
     items: int = 50_000
@@ -37,6 +38,7 @@ class SpeedConfig:
     steps: int = 50
     tasks: int = 1
     seed: int = 0
+    linear: bool = False
 
     @property
     def task_names(self) -> tuple[str, ...]:

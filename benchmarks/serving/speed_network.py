@@ -31,6 +31,7 @@ from benchmarks.serving.speed_config import (
     golden_queries,
     item_names,
 )
+from benchmarks.serving.speed_linear import LinearConfig, LinearNetwork
 from bundle.behaviours import Behaviours
 from bundle.columns import Rows
 from bundle.correct import Correction
@@ -59,24 +60,35 @@ class SpeedNetwork:
 
     config: SpeedConfig
     fitted: FittedSchema
-    network: DIENModel
+    network: DIENModel | LinearNetwork
+
+    @property
+    def name(self) -> str:
+        """Of the network, as a manifest calls it."""
+        return "linear" if self.config.linear else "dien"
 
 
 def build(config: SpeedConfig) -> SpeedNetwork:
     """The declaration fitted to made-up rows, and the network with seeded weights."""
     fitted = fit(declaration(config), _columns(config))
+    layout = InputLayout.from_dict(plain_layout(fitted.input_layout(WIDTH)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = LinearNetwork(LinearConfig(layout, config.task_names)) if config.linear else _dien(config, layout)
+        return SpeedNetwork(config, fitted, network.eval())
+
+
+def _dien(config: SpeedConfig, layout: InputLayout) -> DIENModel:
     pairs = ({"ad": "item_id", "pos_hist": "past_items"}, {"ad": "category", "pos_hist": "past_categories"})
     made = DIENConfig(
-        layout=InputLayout.from_dict(plain_layout(fitted.input_layout(WIDTH))),
+        layout=layout,
         tasks=config.task_names,
         attention_groups=(AttentionGroup("history", pairs, ATTENTION, "sigmoid"),),
         mlp_hidden_layers=TOP,
         embedding_std=1.0,
         top=read_top("mlp" if config.tasks == 1 else "mmoe"),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return SpeedNetwork(config, fitted, DIENModel(made).eval())
+    return DIENModel(made)
 
 
 def declaration(config: SpeedConfig) -> FeatureSchema:
@@ -126,7 +138,7 @@ def publish(store: Path, speed: SpeedNetwork) -> Path:
             name=NAME,
             version=VERSION,
             kind="ctr",
-            network="dien",
+            network=speed.name,
             network_config=speed.network.config.to_dict(),
             inputs=input_specs(signature),
             outputs=(TensorSpec(name=OUTPUT_NAMES[0], dtype="float32", shape=("U", "C", len(tasks))),),
@@ -142,7 +154,13 @@ def publish(store: Path, speed: SpeedNetwork) -> Path:
 
 
 def publish_repeated(path: Path, speed: SpeedNetwork) -> None:
-    """Write the graph that computes everything for every candidate, with the same weights."""
+    """Write the graph that computes everything for every candidate, with the same weights.
+
+    Raises:
+        ValueError: for a linear network: nothing of it would be repeated.
+    """
+    if not isinstance(speed.network, DIENModel):
+        raise ValueError(f"the history is repeated for a dien network, got {speed.name}")
     signature = click_signature(speed.network.config.layout)
     sizes = {"U": 3, "C": 1, "T": speed.config.steps}  # rows; the length of the history becomes fixed
     traced: list[Tensor] = []

@@ -41,7 +41,7 @@ def write_page(found: Mapping[str, Any], folder: Path = RESULTS) -> None:
 
 
 def write_from_record(folder: Path) -> Path:
-    """The page from the record in a folder."""
+    """The page with its plots from the record in a folder."""
     record = json.loads((folder / RECORD).read_text())
     sections = [INTRODUCTION, _ratios(record), DEFINITIONS]
     for name, section in _SECTIONS.items():
@@ -85,7 +85,44 @@ def _service(part: Mapping[str, Any]) -> str:
     rows = [(name, *(_median(found[key]) for key in (*columns, *more))) for name, found in part.items()]
     headers = ("graph run by", "direct call, us", "request, us", "difference, us", "throughput ratio", "CPU ratio")
     rest = ("cores of the worker", "requests/s", "p50 ms", "p99 ms")
-    return "## The service\n\nEight clients, one worker, histories in the store.\n\n" + table((*headers, *rest), rows)
+    shown = table((*headers, *rest), rows)
+    return f"## The service\n\nEight clients, one worker, histories in the store.\n\n{shown}\n\n{_threads(part)}"
+
+
+def _alone(part: Mapping[str, Any]) -> str:
+    columns = ("direct_cpu_us", "request_cpu_us", "overhead_us", "requests_per_second", "p50_ms", "p99_ms")
+    headers = ("direct call, us", "request, us", "difference, us", "requests/s", "p50 ms", "p99 ms")
+    shown = table(headers, [[_median(part[key]) for key in columns]])
+    title = "## The service with one linear layer in the place of the network"
+    return f"{title}\n\nEight clients, one worker.\n\n{shown}\n\n{_threads({'onnx': part})}"
+
+
+def _threads(part: Mapping[str, Any]) -> str:
+    """Where the CPU time of a request goes, by the way that the graph is run."""
+    rows = [
+        (
+            name,
+            *(_median(found[key]) for key in ("loop_us", "engine_us")),
+            *(_median(found["inside"][key]) for key in ("request_cpu_us", "graph_us", "engine_around_us", "around_us")),
+        )
+        for name, found in part.items()
+    ]
+    headers = ("graph run by", "event loop, us", "engine thread, us", "request with a clock, us", "of it the graph, us")
+    rest = ("rest of the engine thread, us", "all but the graph, us")
+    return "CPU time of a request by thread, and in a second service with a clock around the graph:\n\n" + table(
+        (*headers, *rest), rows
+    )
+
+
+def _bodies(part: Mapping[str, Any]) -> str:
+    columns = ("requests_per_second", "request_cpu_us", "loop_us")
+    rows = [
+        (candidates, name, found["body_bytes"], *(_median(found[key]) for key in columns))
+        for candidates, forms in part.items()
+        for name, found in forms.items()
+    ]
+    headers = ("candidates", "body", "bytes of a body", "requests/s", "CPU us a request", "event loop, us")
+    return "## JSON and Arrow bodies\n\nEight clients, one worker, with the faster graph.\n\n" + table(headers, rows)
 
 
 def _workers(part: Mapping[str, Any]) -> str:
@@ -153,6 +190,8 @@ def _median(found: Mapping[str, Any] | None) -> object:
 _SECTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "graph": _graph,
     "service": _service,
+    "alone": _alone,
+    "bodies": _bodies,
     "peers": _peers,
     "workers": _workers,
     "memory": _memory,

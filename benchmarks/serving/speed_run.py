@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.record import environment
-from benchmarks.serving import curves
+from benchmarks.serving import curves, load_program
+from benchmarks.serving.cache import default_cache
 from benchmarks.serving.costs import SUPPORTED
 from benchmarks.serving.graph_rows import graph_rows
 from benchmarks.serving.peer_rows import PLAIN, PeerRun, peer_rows
 from benchmarks.serving.peers.environments import FOLDER
 from benchmarks.serving.promises import PROMISES
-from benchmarks.serving.service_rows import memory_rows, service_rows, worker_rows
+from benchmarks.serving.service_rows import service_rows
 from benchmarks.serving.slates import SlateSizes
-from benchmarks.serving.speed_bundle import SpeedFiles, cached, default_cache
+from benchmarks.serving.speed_bundle import SpeedFiles, cached
 from benchmarks.serving.speed_config import SpeedConfig, buckets_of
 from benchmarks.serving.uplift_rows import cached_campaign, uplift_curve, uplift_rows
 from benchmarks.serving.variants import KERNEL, ONNX, kernel_here, variants
+from benchmarks.serving.worker_rows import memory_rows, worker_rows
 from service.behaviours import EmbeddedServer
 
 EMBEDDINGS_MB: Final = 256
@@ -55,13 +57,13 @@ class RunOptions:
 
     @property
     def rounds(self) -> int:
-        """Of every comparison."""
-        return 7
+        """Of every comparison: many short ones, so that its sides see the machine in the same state."""
+        return 5 if self.quick else 11
 
     @property
     def slice_s(self) -> float:
         """Of one side of the service in a round."""
-        return 0.4 if self.quick else 1.0
+        return 0.25 if self.quick else 0.5
 
 
 class Bench:
@@ -93,6 +95,11 @@ class Bench:
             for variant in variants()
         }
 
+    def alone(self) -> dict[str, Any]:
+        """The service with next to nothing in the place of the network."""
+        files = cached(self.options.cache, SpeedConfig(linear=True), repeated=False)
+        return service_rows(files.bundle, self.store.url, ONNX, self.options.rounds, self.options.slice_s)
+
     def workers(self) -> dict[str, Any]:
         """Two workers against one."""
         return worker_rows(self.files.bundle, self.store.url, variants()[-1], self.options.rounds, self.options.slice_s)
@@ -118,6 +125,12 @@ class Bench:
         from benchmarks.batch.predict import ratio  # the other parts do without what it loads
 
         return ratio(self.options.libraries, self.options.cache)
+
+    def bodies(self) -> dict[str, Any]:
+        """A JSON body beside an Arrow body."""
+        from benchmarks.serving.body_rows import body_rows  # the Arrow library is large
+
+        return body_rows(self.files.bundle, self.store.url, variants()[-1], curves.ROUNDS, self.options.slice_s)
 
     def candidates(self) -> dict[str, Any]:
         """CPU time over candidates."""
@@ -148,6 +161,7 @@ Part = Callable[[Bench], dict[str, Any]]
 QUICK_PARTS: Final[Mapping[str, Part]] = {
     "graph": Bench.graph,
     "service": Bench.service,
+    "alone": Bench.alone,
     "workers": Bench.workers,
     "memory": Bench.memory,
     "uplift": Bench.uplift,
@@ -156,6 +170,7 @@ PARTS: Final[Mapping[str, Part]] = {
     **QUICK_PARTS,
     "peers": Bench.peers,
     "batch": Bench.batch,
+    "bodies": Bench.bodies,
     "candidates": Bench.candidates,
     "history": Bench.history,
     "tasks": Bench.tasks,
@@ -200,12 +215,13 @@ def result(options: RunOptions, parts: Mapping[str, Any]) -> dict[str, Any]:
     values, notes = ratios_of(parts, keys)
     kernel = kernel_here()
     made = environment() | {"kernel": kernel if isinstance(kernel, str) else f"none: {kernel}"}
+    origin = {"date": made["date"], "command": made["command"], "generator": load_program.program().kind}
     return {
         "environment": made,
         "quick": options.quick,
         **values,
         "notes": notes,
-        "measured": {name: {"date": made["date"], "command": made["command"]} for name in parts},
+        "measured": dict.fromkeys(parts, origin),
         "parts": dict(parts),
     }
 
@@ -259,6 +275,10 @@ def _overhead(part: Any) -> float | str:
     return float(list(part.values())[-1]["overhead_us"]["median"])
 
 
+def _around(part: Any) -> float | str:
+    return float(list(part.values())[-1]["inside"]["around_us"]["median"])
+
+
 def _over_best(part: Any) -> float | str:
     full = [found["over"]["median"] for found in part["peers"].values() if found["full_framework"]]
     return float(min(full)) if full else "no full framework is installed"
@@ -283,6 +303,8 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[Any], float | str]]]] = {
     "service_over_direct": ("service", _over_direct(ONNX.name)),
     "service_over_direct_kernel": ("service", _over_direct(KERNEL.name)),
     "service_overhead_us": ("service", _overhead),
+    "service_around_us": ("service", _around),
+    "service_alone_us": ("alone", lambda part: float(part["overhead_us"]["median"])),
     "workers_2_over_1": ("workers", lambda part: float(part["throughput"]["median"])),
     "worker2_private_mb": ("memory", lambda part: float(part["second_worker_mb"])),
     "uplift_over_direct": ("uplift", lambda part: float(part["features in the request"]["ratio"])),

@@ -11,14 +11,12 @@ data. The true effects are read by this command alone, after training.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import write_record
+from benchmarks.uplift.replications import MEAN_AND_MEDIAN, keep, parse, summarise, tell
 from benchmarks.uplift.runs import data_folder, effect_of, portable, trained, true_effect_of
 from training.metrics.uplift_effect import ate_error, sqrt_pehe
 from training.metrics.uplift_intervals import interval_quality
@@ -32,32 +30,9 @@ LEVEL = 0.95
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parse(__doc__, range(1, 11), "uplift-dcn-pd")
     found = [replication(number, arguments.set) for number in arguments.replications]
-    config = found[-1]["config"]
-    for entry in found:
-        del entry["config"]
-    summary = {
-        column: {
-            "mean": statistics.mean(entry[column] for entry in found),
-            "median": statistics.median(entry[column] for entry in found),
-        }
-        for column in COLUMNS
-    }
-    for column, values in summary.items():
-        print(f"{column:14s} mean {values['mean']:.3f}  median {values['median']:.3f}")
-    if not arguments.dry:
-        results = {"level": LEVEL, "config": config, "summary": summary, "replications": found}
-        print("written:", write_record(arguments.record, results))
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, nargs="+", default=list(range(1, 11)))
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
-    parser.add_argument("--record", default="uplift-dcn-pd", help="name of the record")
-    parser.add_argument("--dry", action="store_true", help="print only, write no record")
-    return parser.parse_args()
+    keep(arguments, found, summarise(found, COLUMNS, MEAN_AND_MEDIAN), {"level": LEVEL})
 
 
 def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -81,11 +56,7 @@ def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
         "sd_of_true_effect": float(true.std()),
         "seconds": round(run.seconds, 1),
     }
-    print(
-        "  ".join(
-            f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in entry.items()
-        )
-    )
+    tell(entry)
     return {**entry, "config": portable(run.config)}
 
 

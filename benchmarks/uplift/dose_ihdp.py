@@ -11,15 +11,13 @@ chosen by the factual validation loss. The true curves are read by this command 
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import write_record
+from benchmarks.uplift.replications import MEAN_AND_MEDIAN, keep, parse, summarise, tell
 from benchmarks.uplift.runs import Run, data_folder, portable, trained
 from training.metrics.uplift_dose import amse
 from training.uplift.encoding import encode_uplift
@@ -33,33 +31,9 @@ Float64 = NDArray[np.float64]
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parse(__doc__, range(100, 110), "uplift-dose-ihdp")
     found = [replication(number, arguments.set) for number in arguments.replications]
-    config = found[-1]["config"]
-    for entry in found:
-        del entry["config"]
-    summary = {
-        column: {
-            "mean": statistics.mean(entry[column] for entry in found),
-            "median": statistics.median(entry[column] for entry in found),
-            "worst": max(entry[column] for entry in found),
-        }
-        for column in COLUMNS
-    }
-    for column, values in summary.items():
-        print(f"{column:22s}", "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    if not arguments.dry:
-        results = {"config": config, "summary": summary, "replications": found}
-        print("written:", write_record(arguments.record, results))
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, nargs="+", default=list(range(100, 110)))
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
-    parser.add_argument("--record", default="uplift-dose-ihdp", help="name of the record")
-    parser.add_argument("--dry", action="store_true", help="print only, write no record")
-    return parser.parse_args()
+    keep(arguments, found, summarise(found, COLUMNS, {**MEAN_AND_MEDIAN, "worst": max}, digits=4))
 
 
 def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -82,11 +56,7 @@ def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
     }
     entry["continuous"] = entry["step_at_knots"] < CONTINUOUS
-    print(
-        "  ".join(
-            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in entry.items()
-        )
-    )
+    tell(entry, digits=4)
     return {**entry, "config": portable(run.config)}
 
 

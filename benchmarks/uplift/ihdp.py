@@ -10,14 +10,12 @@ true effects are read by this command alone, after training.
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import write_record
+from benchmarks.uplift.replications import MEAN_AND_MEDIAN, keep, parse, summarise, tell
 from benchmarks.uplift.runs import data_folder, effect_of, portable, trained, true_effect_of
 from training.metrics.uplift_effect import ate_error, sqrt_pehe
 
@@ -26,32 +24,9 @@ COLUMNS = ("sqrt_pehe_in", "sqrt_pehe_out", "ate_error_in", "ate_error_out")
 
 
 def main() -> None:
-    arguments = parse()
+    arguments = parse(__doc__, range(1, 11), "uplift-ihdp")
     found = [replication(number, arguments.set) for number in arguments.replications]
-    summary = {
-        column: {
-            "mean": statistics.mean(entry[column] for entry in found),
-            "median": statistics.median(entry[column] for entry in found),
-        }
-        for column in COLUMNS
-    }
-    for column, values in summary.items():
-        print(f"{column:14s} mean {values['mean']:.3f}  median {values['median']:.3f}")
-    config = found[-1].pop("config")
-    for entry in found:
-        entry.pop("config", None)
-    if not arguments.dry:
-        results = {"config": config, "summary": summary, "replications": found}
-        print("written:", write_record(arguments.record, results))
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replications", type=int, nargs="+", default=list(range(1, 11)))
-    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the configuration")
-    parser.add_argument("--record", default="uplift-ihdp", help="name of the record")
-    parser.add_argument("--dry", action="store_true", help="print only, write no record")
-    return parser.parse_args()
+    keep(arguments, found, summarise(found, COLUMNS, MEAN_AND_MEDIAN))
 
 
 def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
@@ -69,11 +44,7 @@ def replication(number: int, overrides: Sequence[str]) -> dict[str, Any]:
         "ate_error_out": ate_error(effect_of(outside), true_effect_of(outside)),
         "seconds": round(run.seconds, 1),
     }
-    print(
-        "  ".join(
-            f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in entry.items()
-        )
-    )
+    tell(entry)
     return {**entry, "config": portable(run.config)}
 
 

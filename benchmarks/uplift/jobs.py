@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.record import write_record
+from benchmarks.uplift.replications import tell
 from benchmarks.uplift.runs import data_folder, effect_of, portable, trained
 from training.metrics.uplift_policy import policy_risk
 
@@ -62,11 +63,7 @@ def one_split(seed: int, split: str, overrides: Sequence[str]) -> dict[str, Any]
         "randomised_rows": int(randomised.sum()),
         "seconds": round(run.seconds, 1),
     }
-    print(
-        "  ".join(
-            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in entry.items()
-        )
-    )
+    tell(entry, digits=4)
     return {**entry, "config": portable(run.config)}
 
 

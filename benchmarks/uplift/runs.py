@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data import ROOT, prepared
 from training.config import ModelSection, load_config
 from training.fit import train
 from training.uplift.evaluate import Measured, measure
 from training.uplift.trained import TrainedUplift, open_trained_uplift
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 Float64 = NDArray[np.float64]
 
 
 def data_folder(name: str) -> Path:
-    """Where one of the prepared sets lies: ``CTRLIFT_TEST_DATA`` or the folder beside this tree."""
-    return Path(os.environ.get("CTRLIFT_TEST_DATA", ROOT.parent / "shared" / "data")) / "uplift" / name
+    """Where one of the prepared sets lies."""
+    return prepared("uplift", name)
 
 
 @dataclass(frozen=True, slots=True)
