@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bundle.population import Person
     from bundle.request import StoredUser
     from service.core.question import Asked, Question
-    from service.core.treating import Treated
+    from service.core.treated import Treated
     from service.core.uplift_version import UpliftVersion
     from service.settings import Settings
 
@@ -151,7 +151,8 @@ def _answers(
     from bundle.errors import FeatureError
     from bundle.population import UpliftQuery
     from service.core import question
-    from service.core.treating import Users, treat
+    from service.core.treated import Users
+    from service.core.treating import treat
     from service.errors import InvalidFeatures
 
     try:

@@ -139,7 +139,7 @@ class HotRoutes:
         """
         request_id = request.scope["request_id"]
         reply, media_type = await self._answer(self._by_path[route], request.headers, request.receive, request_id)
-        return Response(reply, media_type=media_type)
+        return Response(bytes(reply), media_type=media_type)
 
 
 def ok(media_type: str, body: bytes | memoryview, headers: Headers) -> Reply:

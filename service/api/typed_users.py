@@ -19,6 +19,7 @@ from bundle.user_columns import UserColumns
 from service.api import body
 from service.api.uplift_schemas import UpliftOptions
 from service.compiled.columns import Piece, strings
+from service.compiled.users import UserBlock
 from service.core.uplift_version import Told
 
 Flags = NDArray[np.bool_]
@@ -36,7 +37,7 @@ _TYPES: Final[dict[str, Any]] = {
 class TypedBody(NamedTuple):
     """Users, their ids as JSON, and the other members of a body as they came."""
 
-    users: UserColumns
+    users: UserColumns | UserBlock
     user_ids: Piece
     options: dict[str, Any]
 

@@ -27,7 +27,7 @@ async def uplift(request: Request) -> Response:
     return await hot.respond("/uplift", request)
 
 
-async def reply_to(container: Container, raw: bytes, request_id: str) -> bytes:
+async def reply_to(container: Container, raw: bytes, request_id: str) -> memoryview:
     """The reply to a body, both as bytes.
 
     Raises:

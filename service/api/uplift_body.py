@@ -18,10 +18,11 @@ from bundle.user_columns import UserColumns
 from service.api import body
 from service.api.compiled_users import CompiledUsers
 from service.api.ids import columns_fit
-from service.api.typed_users import UserDecoder
+from service.api.typed_users import TypedBody, UserDecoder
 from service.api.uplift_schemas import UpliftOptions, UpliftRequest
 from service.compiled.columns import Piece, strings
 from service.compiled.library import CompiledUnavailable
+from service.compiled.users import UserBlock
 from service.core.uplift_version import Told
 from service.errors import ServiceError
 from service.settings import Settings
@@ -37,7 +38,7 @@ _END: Final = 1024
 class UpliftBody:
     """A request: its users, their ids as JSON, and what is asked about them."""
 
-    users: UpliftQuery | UserColumns
+    users: UpliftQuery | UserColumns | UserBlock
     user_ids: Piece
     options: UpliftOptions
 
@@ -96,10 +97,16 @@ def quick(raw: bytes, told: tuple[Told, ...], settings: Settings) -> UpliftBody 
         except (ValueError, RecursionError, ValidationError, ServiceError):
             continue
         # Escapes are longer than what they stand for: an id that seems to be too long is measured with more care.
-        longest = int((found.user_ids.stop - found.user_ids.start).max())
-        fits = longest <= limits.id_bytes + len('""')
+        fits = _longest(found) <= limits.id_bytes
         return UpliftBody(found.users, found.user_ids, options) if fits else None
     return None
+
+
+def _longest(found: TypedBody) -> int:
+    """Bytes of the longest id as it is written."""
+    if isinstance(found.users, UserBlock):
+        return found.users.longest
+    return int((found.user_ids.stop - found.user_ids.start).max()) - len('""')
 
 
 @lru_cache(maxsize=64)

@@ -3,14 +3,20 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from service.compiled.users import Texts
+
+_Read = tuple[Sequence[str], Sequence[bytes | None]]
 _Values = dict[str, bytes | None]
+_BYTES_A_USER = 128
 
 
 class _Copy:
     """The users of one read; by id only once somebody looks for one."""
 
     def __init__(self, user_ids: Sequence[str], values: Sequence[bytes | None], at: float) -> None:
-        self._read: tuple[Sequence[str], Sequence[bytes | None]] | None = (user_ids, values)
+        # Ids that still stand in a body would keep the whole of it.
+        lean = not isinstance(user_ids, Texts) or len(user_ids.body) <= _BYTES_A_USER * len(values)
+        self._read: _Read | None = (user_ids if lean else list(user_ids), values)
         self._by_id: _Values = {}
         self.users = len(values)
         self.at = at

@@ -17,6 +17,7 @@ from service.behaviours.base import StoreError
 from service.behaviours.commands import PATIENT_S, Argument, ReplyError
 from service.behaviours.connection import Connection, open_connection, pack
 from service.behaviours.patience import settle
+from service.compiled.keys import UserKeys
 from service.receiving import Receiver
 from service.settings import StoreSettings
 
@@ -116,7 +117,8 @@ class PipelinedCommands:
         connection = line.connection
         if connection is None or not connection.usable:
             connection = await line.open(self._connect_s)
-        values = await connection.send(pack(("MGET", *keys)), self._read_s + len(keys) * self._key_s)
+        packed = keys.command("MGET") if isinstance(keys, UserKeys) else pack(("MGET", *keys))
+        values = await connection.send(packed, self._read_s + len(keys) * self._key_s)
         if isinstance(values, list) and len(values) == len(keys):
             return values
         if isinstance(values, ReplyError):

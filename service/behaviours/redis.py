@@ -13,6 +13,8 @@ from bundle.behaviours import FORMAT_BYTE
 from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, StoreError, marker_of
 from service.behaviours.codec import decode_users, encode_features, group_events
 from service.behaviours.commands import Argument, Commands, ReplyError
+from service.compiled.keys import UserKeys
+from service.compiled.users import Texts
 from service.receiving import Receiver
 from service.settings import StoreSettings
 
@@ -108,8 +110,12 @@ class RedisStore:
 
     async def read_features(self, user_ids: Sequence[str]) -> StoredFeatures:
         """See ``BehaviourStore``."""
-        prefix = self._features
-        marker, *values = await self._commands.mget([self._marker_key, *[f"{prefix}{user}}}" for user in user_ids]])
+        keys: Sequence[str]
+        if isinstance(user_ids, Texts):
+            keys = UserKeys(self._marker_key, self._features, user_ids)
+        else:
+            keys = [self._marker_key, *map(self.features_key, user_ids)]
+        marker, *values = await self._commands.mget(keys)
         if not _TEXTS.issuperset(map(type, values)):
             values = [_bytes(value) for value in values]
         return StoredFeatures(values, marker_of(marker))

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -15,17 +16,29 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """One number an object, (U,), null for NaN; nothing at all where ``known`` (U,) is False."""
+    """The next number of every object, null for NaN; nothing at all where ``known`` (U,) is False."""
 
-    values: Float
     known: Flags | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """An array of numbers an object, (U, G)."""
+    """An array of the next numbers of every object."""
 
-    values: Float
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A text before each of the next N numbers of every object: names and what is between them.
+
+    Attributes:
+        text: All the texts, one after another.
+        lengths: (N,) int64.
+    """
+
+    text: bytes
+    lengths: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,10 @@ class Choice:
         return _joined(self.texts)
 
 
-Part = bytes | Number | Series | Choice | Piece  # bytes: the same for every object
+Part = bytes | Number | Series | Members | Choice | Piece  # bytes: the same for every object
+
+
+_NUMBER: Final = Number()
 
 
 class ObjectColumns:
@@ -60,11 +76,13 @@ class ObjectColumns:
 
     Attributes:
         parts: What they are made of.
+        matrices: (U, N) each, the numbers in the order in which the parts take them.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.parts: list[Part] = []
+        self.matrices: list[Float] = []
 
     def text(self, text: bytes) -> None:
         """The same for every object."""
@@ -73,9 +91,19 @@ class ObjectColumns:
         else:
             self.parts.append(text)
 
-    def value(self, part: Number | Series | Piece) -> None:
+    def number(self, values: Float, known: Flags | None = None) -> None:
+        """One number an object, (U,); see ``Number``."""
+        self.matrices.append(values[:, None])
+        self.parts.append(_NUMBER if known is None else Number(known))
+
+    def series(self, values: Float) -> None:
+        """One array of numbers an object, (U, G)."""
+        self.matrices.append(values)
+        self.parts.append(Series(values.shape[1]))
+
+    def piece(self, piece: Piece) -> None:
         """One JSON value an object."""
-        self.parts.append(part)
+        self.parts.append(piece)
 
     def choice(self, index: Index, texts: Sequence[bytes]) -> None:
         """One of few texts an object; see ``Choice``."""
@@ -91,11 +119,34 @@ class ObjectColumns:
         else:
             self.parts.append(Choice(flags.astype(np.int64), (no, yes)))
 
-    def members(self, names: Sequence[bytes], values: Float) -> None:
+    def members(self, names: tuple[bytes, ...], values: Float) -> None:
         """The members of an object, by name, from a column each of (U, N)."""
-        for place, name in enumerate(names):
-            self.text((b"," if place else b"") + name + b":")
-            self.parts.append(Number(values[:, place]))
+        self.matrices.append(values)
+        self.parts.append(_members(names))
+
+    def number_text(self, more: int) -> bytes:
+        """All numbers of the objects as one JSON array, object by object; NaN is null.
+
+        Args:
+            more: Numbers that stand behind them, of no meaning.
+        """
+        if not self.matrices:
+            return b"[]"
+        width = sum(matrix.shape[1] for matrix in self.matrices)
+        flat = np.zeros(self.count * width + more)
+        rows = flat[: self.count * width].reshape(self.count, width)
+        first = 0
+        for matrix in self.matrices:
+            rows[:, first : first + matrix.shape[1]] = matrix
+            first += matrix.shape[1]
+        return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@lru_cache(maxsize=256)
+def _members(names: tuple[bytes, ...]) -> Members:
+    """One request asks for the treatments that the one before it did."""
+    texts = [b"," * (place > 0) + name + b":" for place, name in enumerate(names)]
+    return Members(b"".join(texts), np.array([len(text) for text in texts], dtype=np.int64))
 
 
 def strings(texts: Sequence[str]) -> Piece:
@@ -111,23 +162,3 @@ def _joined(texts: Sequence[bytes]) -> Piece:
     lengths = [len(text) for text in texts]
     stop = np.cumsum(lengths, dtype=np.int64)
     return Piece(b"".join(texts), stop - np.array(lengths, dtype=np.int64), stop)
-
-
-def number_text(parts: Sequence[Part], more: int) -> bytes:
-    """All numbers of the parts as one JSON array, object by object; NaN is null.
-
-    Args:
-        parts: Of the objects.
-        more: Numbers that stand behind them, of no meaning.
-    """
-    matrices = [
-        part.values if isinstance(part, Series) else part.values[:, None]
-        for part in parts
-        if isinstance(part, (Number, Series))
-    ]
-    if not matrices:
-        return b"[]"
-    users, width = len(matrices[0]), sum(matrix.shape[1] for matrix in matrices)
-    flat = np.zeros(users * width + more)
-    np.concatenate(matrices, axis=1, out=flat[: users * width].reshape(users, width))
-    return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compiled.columns import Number, Part, Piece, Series, number_text
+from service.compiled.columns import Members, Number, ObjectColumns, Piece, Series
 
 Cells = NDArray[np.uint8]  # (U, w): one JSON value a row, in UTF-8, spaces behind it
 
@@ -23,9 +23,11 @@ _WIDEST: Final = len("-2.2250738585072014e-308")
 class PaddedWriter:
     """Writes columns as objects."""
 
-    def between(self, head: bytes, parts: Sequence[Part], count: int, tail: bytes) -> bytes:
-        """``count`` objects with commas between them, a text before and one behind them all."""
-        written = [part if isinstance(part, bytes) else cells for part, cells in zip(parts, _cells(parts), strict=True)]
+    def between(self, head: bytes, objects: ObjectColumns, tail: bytes) -> memoryview:
+        """Objects with commas between them, a text before and one behind them all."""
+        parts, count = objects.parts, objects.count
+        cells_of = zip(parts, _cells(objects), strict=True)
+        written = [part if isinstance(part, bytes) else cells for part, cells in cells_of]
         sized = [(part, len(part) if isinstance(part, bytes) else part.shape[1]) for part in written]
         template = b"".join(part if isinstance(part, bytes) else b" " * width for part, width in sized) + b","
         end = len(head) + count * len(template)
@@ -40,21 +42,23 @@ class PaddedWriter:
                 rows[:, start : start + width] = part
             start += width
         out[end - 1] = _SPACE  # where the last object's comma stands
-        return out.tobytes()
+        return out.data
 
 
-def _cells(parts: Sequence[Part]) -> list[Cells]:
+def _cells(objects: ObjectColumns) -> list[Cells]:
     """The cells of each part; of a text that all share, none."""
-    columns = iter(_numbers(parts))
+    columns = iter(_numbers(objects))
     found: list[Cells] = []
-    for part in parts:
+    for part in objects.parts:
         if isinstance(part, bytes):
             found.append(np.empty((0, 0), dtype=np.uint8))
         elif isinstance(part, Number):
             cells = next(columns)
             found.append(cells if part.known is None else np.where(part.known[:, None], cells, np.uint8(_SPACE)))
+        elif isinstance(part, Members):
+            found.append(_named(part, list(islice(columns, len(part.lengths)))))
         elif isinstance(part, Series):
-            found.append(_arrays(list(islice(columns, part.values.shape[1]))))
+            found.append(_arrays(list(islice(columns, part.width))))
         elif isinstance(part, Piece):
             found.append(_cut(part))
         else:
@@ -62,18 +66,18 @@ def _cells(parts: Sequence[Part]) -> list[Cells]:
     return found
 
 
-def _numbers(parts: Sequence[Part]) -> list[Cells]:
+def _numbers(objects: ObjectColumns) -> list[Cells]:
     """Columns of the numbers of all parts."""
     # Some numbers more, so that behind the last one there is text enough for the widest cell.
     more = _WIDEST // len(b",0.0") + 1
-    data = np.frombuffer(number_text(parts, more), dtype=np.uint8)
+    data = np.frombuffer(objects.number_text(more), dtype=np.uint8)
     ends = np.flatnonzero(data == _COMMA)[: 1 - more]
     if len(ends) == 0:
         return []
     starts = np.empty_like(ends)
     starts[:1] = 1
     np.add(ends[:-1], 1, out=starts[1:])
-    lengths = (ends - starts).reshape(_count(parts), -1)
+    lengths = (ends - starts).reshape(objects.count, -1)
     longest = lengths.max(axis=0)
     widest = int(longest.max())
     cells = _windows(data, widest)[starts].view(np.uint8)
@@ -83,16 +87,20 @@ def _numbers(parts: Sequence[Part]) -> list[Cells]:
     return [rows[:, place, :most] for place, most in enumerate(longest.tolist())]
 
 
-def _count(parts: Sequence[Part]) -> int:
-    return next(len(part.values) for part in parts if isinstance(part, (Number, Series)))
-
-
 def _arrays(columns: Sequence[Cells]) -> Cells:
     """Values (U, w) by column as one JSON array a row."""
     comma = np.full((len(columns[0]), 1), _COMMA, dtype=np.uint8)
     parts = [part for column in columns for part in (comma, column)]
     ends = [np.full_like(comma, letter) for letter in b"[]"]
     return np.concatenate([ends[0], *parts[1:], ends[1]], axis=1)
+
+
+def _named(members: Members, columns: Sequence[Cells]) -> Cells:
+    """Values (U, w) by column with the text of each before it."""
+    rows, stops = len(columns[0]), np.cumsum(members.lengths).tolist()
+    texts = [members.text[stop - length : stop] for stop, length in zip(stops, members.lengths.tolist(), strict=True)]
+    same = [np.broadcast_to(np.frombuffer(text, dtype=np.uint8), (rows, len(text))) for text in texts]
+    return np.concatenate([part for pair in zip(same, columns, strict=True) for part in pair], axis=1)
 
 
 def _cut(piece: Piece) -> Cells:

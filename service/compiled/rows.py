@@ -1,19 +1,19 @@
 """Objects of one shape written side by side as JSON by compiled code, from the columns that they are made of."""
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from service.compiled.columns import Choice, Number, Part, Piece, Series, number_text
+from service.compiled.columns import Choice, Members, Number, ObjectColumns, Part, Piece, Series
 from service.compiled.library import ADDRESS, COUNT, compiled_function
 
-_TEXT, _NUMBER, _CHOICE, _PIECE, _SERIES = range(5)
+_TEXT, _NUMBER, _CHOICE, _PIECE, _SERIES, _MEMBERS = range(6)
 _NONE: Final = 0  # a null pointer
 _BEHIND: Final = 32
-Described = NDArray[np.int64]
 
 
 class RowWriter:
@@ -29,20 +29,22 @@ class RowWriter:
     def __init__(self, path: Path | None = None) -> None:
         self._write = compiled_function("ctrlift_write_rows", (ADDRESS, COUNT, COUNT, ADDRESS, ADDRESS), path)
 
-    def between(self, head: bytes, parts: Sequence[Part], count: int, tail: bytes) -> bytes:
-        """``count`` objects with commas between them, a text before and one behind them all."""
-        numbers = number_text(parts, _BEHIND)
+    def between(self, head: bytes, objects: ObjectColumns, tail: bytes) -> memoryview:
+        """Objects with commas between them, a text before and one behind them all."""
+        parts, count = objects.parts, objects.count
+        numbers = objects.number_text(_BEHIND)
         held = _Held()
-        # Side by side, and something behind them; see AT_ONCE of rows.cpp.
-        texts = b"".join(_text(part) for part in parts) + bytes(_BEHIND)
-        described = _described(parts, held, held.address(np.frombuffer(texts, dtype=np.uint8)))
+        # Side by side, and something behind them; see AT_ONCE of texts.h.
+        texts = b"".join([_text(part) for part in parts]) + bytes(_BEHIND)
+        described = array("q", _described(parts, held, held.address(np.frombuffer(texts, dtype=np.uint8))))
         room = count + len(numbers) + sum(_room(part, count) for part in parts) + _BEHIND
         out = np.empty(len(head) + room + len(tail), dtype=np.uint8)
-        out[: len(head)] = np.frombuffer(head, dtype=np.uint8)
+        whole = out.data
+        whole[: len(head)] = head
         first, start = held.address(np.frombuffer(numbers, dtype=np.uint8)) + 1, held.address(out) + len(head)
-        end = len(head) + int(self._write(held.address(described), len(parts), count, first, start))
-        out[end : end + len(tail)] = np.frombuffer(tail, dtype=np.uint8)
-        return out[: end + len(tail)].tobytes()
+        end = len(head) + int(self._write(described.buffer_info()[0], len(parts), count, first, start))
+        whole[end : end + len(tail)] = tail
+        return whole[: end + len(tail)]
 
 
 class _Held:
@@ -61,36 +63,41 @@ class _Held:
 def _text(part: Part) -> bytes:
     if isinstance(part, bytes):
         return part
+    if isinstance(part, Members):
+        return part.text
     return b"".join(part.texts) if isinstance(part, Choice) else b""
 
 
-def _described(parts: Sequence[Part], held: _Held, texts: int) -> Described:
-    """``Part`` of rows.cpp for each part, (P, 7): kind, text, length, known, index, start, stop."""
-    out = np.zeros((len(parts), 7), dtype=np.int64)
-    for row, part in zip(out, parts, strict=True):
+def _described(parts: Sequence[Part], held: _Held, texts: int) -> list[int]:
+    """``Part`` of rows.cpp for each part: kind, text, length, known, index, start, stop."""
+    out: list[int] = []
+    for part in parts:
         if isinstance(part, bytes):
-            row[:3] = _TEXT, texts, len(part)
+            out += (_TEXT, texts, len(part), 0, 0, 0, 0)
+            texts += len(part)
         elif isinstance(part, Number):
-            row[0], row[3] = _NUMBER, _NONE if part.known is None else held.address(part.known, np.bool_)
+            out += (_NUMBER, 0, 0, _NONE if part.known is None else held.address(part.known, np.bool_), 0, 0, 0)
+        elif isinstance(part, Members):
+            out += (_MEMBERS, texts, len(part.lengths), 0, held.address(part.lengths), 0, 0)
+            texts += len(part.text)
         elif isinstance(part, Series):
-            row[0], row[2] = _SERIES, part.values.shape[1]
+            out += (_SERIES, 0, part.width, 0, 0, 0, 0)
         elif isinstance(part, Piece):
             roomy = int(part.start.max()) + _BEHIND <= len(part.text)
-            whole = part.text if roomy else part.text + bytes(_BEHIND)
-            row[:2] = _PIECE, held.address(np.frombuffer(whole, dtype=np.uint8))
-            row[5:] = held.address(part.start, np.int64), held.address(part.stop, np.int64)
+            whole = held.address(np.frombuffer(part.text if roomy else part.text + bytes(_BEHIND), dtype=np.uint8))
+            out += (_PIECE, whole, 0, 0, 0, held.address(part.start, np.int64), held.address(part.stop, np.int64))
         else:
             pieces = part.pieces()
-            row[:2], row[4] = (_CHOICE, texts), held.address(part.index, np.int64)
-            row[5:] = held.address(pieces.start, np.int64), held.address(pieces.stop, np.int64)
-        texts += len(_text(part))
+            out += (_CHOICE, texts, 0, 0, held.address(part.index, np.int64))
+            out += (held.address(pieces.start, np.int64), held.address(pieces.stop, np.int64))
+            texts += len(pieces.text)
     return out
 
 
 def _room(part: Part, count: int) -> int:
     """The bytes that a part takes at most in all objects together, numbers not counted."""
-    if isinstance(part, bytes):
-        return count * len(part)
+    if isinstance(part, (bytes, Members)):
+        return count * len(_text(part))
     if isinstance(part, Piece):
         return int((part.stop - part.start).sum())
     if isinstance(part, Choice):

@@ -2,15 +2,25 @@
 
 from functools import cache
 
+from service.compiled.answers import AnswerWriter
 from service.compiled.columns import ObjectColumns
 from service.compiled.library import CompiledUnavailable
 from service.compiled.padded import PaddedWriter
 from service.compiled.rows import RowWriter
 
 
-def between(head: bytes, objects: ObjectColumns, tail: bytes) -> bytes:
+@cache
+def answer_writer() -> AnswerWriter | None:
+    """Who writes plain answers, if anybody does."""
+    try:
+        return AnswerWriter()
+    except CompiledUnavailable:
+        return None
+
+
+def between(head: bytes, objects: ObjectColumns, tail: bytes) -> memoryview:
     """Objects with commas between them, a text before and one behind them all."""
-    return _writer().between(head, objects.parts, objects.count, tail)
+    return _writer().between(head, objects, tail)
 
 
 @cache

@@ -191,8 +191,8 @@ def _who_is_silent(users: UserBlock) -> Sequence[int]:
     return range(len(users)) if silent.all() else np.flatnonzero(silent).tolist()
 
 
-def _at(user_ids: Sequence[Id], places: Sequence[int]) -> list[Id]:
-    return list(user_ids) if len(places) == len(user_ids) else [user_ids[place] for place in places]
+def _at(user_ids: Sequence[Id], places: Sequence[int]) -> Sequence[Id]:
+    return user_ids if len(places) == len(user_ids) else [user_ids[place] for place in places]
 
 
 def _spread(kept: FeatureBlock, places: Sequence[int], users: int) -> tuple[Sequence[bytes | None], Flags | None]:

@@ -171,6 +171,27 @@ def test_without_its_store_the_answer_says_so_and_recommends_nothing(tmp_path: P
         assert answer(client, YOUNG)["degraded"] == []
 
 
+def test_damaged_features_are_left_out_and_said(tmp_path: Path) -> None:
+    tiny_uplift.publish(tmp_path / "models")
+    stored = {"1": b'{"age":30,"city":"oslo"}', "2": b'{"age":30,"city":', "3": b'{"age":30,"city":"os\\u006co"}'}
+
+    async def run() -> dict[str, Any]:
+        async with running(quiet_settings(tmp_path / "models", "memory://")) as drill:
+            drill.app.state.container.store.features.update(stored)  # type: ignore[attr-defined]
+            found: dict[str, Any] = (
+                await drill.post("/uplift", json={"users": [{"user_id": n} for n in "123"]})
+            ).json()
+            return found
+
+    reply = asyncio.run(run())
+    whole, damaged, escaped = reply["users"]
+    assert reply["degraded"] == ["corrupt_history"]
+    assert (damaged["recommended"], damaged["warnings"][-1]) == (None, "features_unknown")
+    assert (whole["outcomes"], whole["recommended"]) == (escaped["outcomes"], escaped["recommended"])
+    assert whole["recommended"]["treatment"] == "coupon"
+    assert whole["warnings"] == []
+
+
 def test_a_copy_from_before_the_store_went_away_is_answered_and_not_acted_on(tmp_path: Path) -> None:
     tiny_uplift.publish(tmp_path / "models")
 
