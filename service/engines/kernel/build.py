@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from service.compiling import FLAGS, appearing, build_command, digest_flag, find_compiler, run_compiler
+from service.compiling import FLAGS, BuildFailed, appearing, build_command, digest_flag, find_compiler, run_compiler
 
 SOURCE: Final = Path(__file__).parent / "source"
 LIBRARY: Final = Path(__file__).parent / "_kernel.so"
 # No -ffast-math: infinities and what is not a number keep their meaning. Products and sums may be fused.
 _ARITHMETIC: Final = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-maybe-uninitialized")
-_X86: Final = {"avx512": ("-mavx512f", "-mfma"), "avx2": ("-mavx2", "-mfma")}
+_X86: Final = {
+    "amx": ("-mavx512f", "-mfma", "-mamx-tile", "-mamx-bf16"),
+    "avx512": ("-mavx512f", "-mfma"),
+    "avx2": ("-mavx2", "-mfma"),
+}
+# What an older compiler or assembler does not know, and what only Linux gives: without it the set is left out.
+_TILES: Final = "#include <immintrin.h>\n#include <sys/syscall.h>\nvoid tiles() { _tile_dpbf16ps(0, 1, 2); }\n"
 
 
 def build(target: Path = LIBRARY, extra: Sequence[str] = ()) -> Path:
@@ -33,10 +39,10 @@ def build(target: Path = LIBRARY, extra: Sequence[str] = ()) -> Path:
         BuildFailed: There is no compiler, it refused the source, or the folder cannot be written.
     """
     compiler = find_compiler()
-    sets = {**(_X86 if platform.machine() in ("x86_64", "AMD64") else {}), "plain": ()}
     with appearing(target) as folder:
+        sets = _sets(compiler, folder)
         steps = [("compiled_set.cpp", name, (*flags, f"-DCTRLIFT_SET={name}")) for name, flags in sets.items()]
-        steps.append(("kernel.cpp", "kernel", (digest_flag(SOURCE),)))
+        steps.append(("kernel.cpp", "kernel", (digest_flag(SOURCE), *(f"-DCTRLIFT_WITH_{name}" for name in sets))))
         objects = []
         for source, name, flags in steps:
             objects.append(str(folder / f"{name}.o"))
@@ -44,6 +50,20 @@ def build(target: Path = LIBRARY, extra: Sequence[str] = ()) -> Path:
             run_compiler(command)
         run_compiler([*compiler, "-shared", *extra, *objects, "-o", str(folder / target.name)])
     return target
+
+
+def _sets(compiler: Sequence[str], folder: Path) -> dict[str, tuple[str, ...]]:
+    """The instruction sets that the compiler can build for this family of processors, with their flags."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return {"plain": ()}
+    probe = folder / "tiles.cpp"
+    probe.write_text(_TILES)
+    sets = {**_X86, "plain": ()}
+    try:
+        run_compiler([*compiler, *_X86["amx"], "-c", str(probe), "-o", str(folder / "tiles.o")])
+    except BuildFailed:
+        del sets["amx"]
+    return sets
 
 
 def main() -> int:

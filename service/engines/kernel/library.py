@@ -26,7 +26,7 @@ class LayerArguments(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_long) for name in ("inputs", "units", "stride")),
-        *((name, _FLOATS) for name in ("weights", "bias", "slope", "gate_scale", "gate_shift")),
+        *((name, _FLOATS) for name in ("weights", "bias", "slope", "gate_scale", "gate_shift", "tiles")),
     )
 
 
@@ -40,7 +40,7 @@ class InterestArguments(ctypes.Structure):
         *((name, ctypes.c_float) for name in ("last_bias", "scale")),
         *((name, ctypes.c_int) for name in ("activation", "softmax")),
         *((name, ctypes.c_long) for name in ("blocks", "hidden", "gates_stride")),
-        *((name, _FLOATS) for name in ("gates_weight", "gates_bias", "hidden_weight", "bias_n")),
+        *((name, _FLOATS) for name in ("gates_weight", "gates_bias", "hidden_weight", "bias_n", "hidden_tiles")),
     )
 
 
@@ -66,7 +66,7 @@ class Library:
     Attributes:
         handle: Of the library.
         number: Of the instruction set.
-        name: Of the instruction set: avx512, avx2 or plain.
+        name: Of the instruction set: amx, avx512, avx2 or plain.
     """
 
     handle: ctypes.CDLL

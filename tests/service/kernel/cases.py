@@ -17,7 +17,7 @@ from service.engines.kernel.operators import ExtractorOperator, InterestOperator
 from tests.service.kernel import oracle
 from tests.service.kernel.oracle import ACTIVATIONS, Case
 
-# Of the sizes: one of each, whole vectors and one more or less, the speed network's.
+# Of the sizes: one of each, whole vectors, whole tiles and one more or less, the speed network's.
 CASES = (
     Case(),
     Case(candidates=1, steps=1, width=1, units=(1,), hidden=1),
@@ -34,6 +34,8 @@ CASES = (
     Case(candidates=40, steps=0, users=2),
     Case(candidates=5, steps=12, users=3, real=0.0),
     Case(candidates=100, steps=50, width=36, units=(80, 40), hidden=36, real=1.0),
+    Case(candidates=80, steps=35, width=32, units=(64, 33), hidden=32),
+    Case(candidates=48, users=2, steps=17, width=33, units=(31,), hidden=33, blocks=2),
     Case(candidates=21, steps=13, units=()),
     Case(candidates=21, steps=13, units=(5, 7, 3, 9), blocks=0),
     Case(candidates=50, steps=20, users=3, width=10, activation="bilinear", hidden=7),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.service.kernel import cases, oracle
 from tests.service.kernel.oracle import Case
 
 
-@pytest.fixture(params=["avx512", "avx2", "plain"])
+@pytest.fixture(params=["amx", "avx512", "avx2", "plain"])
 def library(request: pytest.FixtureRequest, kernel_library: Path) -> Library:
     if request.param not in instruction_sets(kernel_library):
         pytest.skip(f"this machine does not have {request.param}")
@@ -41,6 +42,47 @@ def test_random_shapes(library: Library) -> None:
 def test_the_fastest_set_is_taken_by_default(kernel_library: Path) -> None:
     assert open_library(kernel_library).name == instruction_sets(kernel_library)[0]
     assert instruction_sets(kernel_library)[-1] == "plain"
+
+
+@pytest.mark.parametrize("seed", [1029, 1106, 1211, 1241])
+def test_scores_that_no_softmax_levels_out_keep_their_precision(library: Library, seed: int) -> None:
+    """Random networks whose scores seventeen bits of every factor would get wrong by more than this."""
+    case = replace(cases.random_case(seed), activation="sigmoid", softmax=False, blocks=0)
+    assert cases.interest_error(library, case) <= 5e-6
+
+
+def test_a_process_that_gets_no_tiles_takes_the_next_set(kernel_library: Path) -> None:
+    """Linux refuses them to a process whose signals are handled on a stack that could not hold them."""
+    if "amx" not in instruction_sets(kernel_library):
+        pytest.skip("this machine does not have amx")
+    code = (
+        "import ctypes, sys\n"
+        "from pathlib import Path\n"
+        "class Stack(ctypes.Structure):\n"
+        "    _fields_ = (('where', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t))\n"
+        "memory = ctypes.create_string_buffer(8192)\n"
+        "stack = Stack(ctypes.addressof(memory), 0, 8192)\n"
+        "assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0\n"
+        "from service.engines.kernel.library import instruction_sets\n"
+        "sys.stdout.write(' '.join(instruction_sets(Path(sys.argv[1]))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(kernel_library)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["avx512", "avx2", "plain"]
+
+
+def test_a_compiler_that_does_not_know_tiles_builds_the_other_sets(
+    compiler: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old-compiler"
+    refusing = 'case "$*" in *-mamx*) echo "error: unknown option -mamx-tile" >&2; exit 1;; esac'
+    old.write_text(f'#!/bin/sh\n{refusing}\nexec {" ".join(compiler)} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    built = build(tmp_path / "_old.so", ("-O0",))
+    assert "amx" not in instruction_sets(built)
+    assert cases.interest_error(open_library(built), Case()) <= 1e-5
 
 
 @pytest.mark.parametrize("size", [1e3, 1e8, 1e15])
@@ -81,6 +123,14 @@ def test_one_after_the_other_is_all_at_once(library: Library) -> None:
             given.gates,
         )
         np.testing.assert_allclose(cases.call(library, case, alone)[0], together[user], atol=2e-6)
+
+
+def test_small_numbers_stay_what_they_are_outside(library: Library) -> None:
+    """Inside an operator they count as zero."""
+    assert cases.interest_error(library, Case(candidates=20)) <= 1e-5
+    assert cases.extractor_error(library, Case()) <= 1e-5
+    smallest = np.full(64, 1e-40, np.float32)
+    assert (smallest * np.float32(0.5) > 0).all()
 
 
 def test_threads_do_not_disturb_one_another(library: Library) -> None:

@@ -13,25 +13,55 @@ struct Gates {
     float* from_n;  // (steps, hidden): what n gets outside the reset product
 };
 
-// A state on its way: both (rows, 2 vectors).
+// A state on its way: both (rows, one block).
 struct Evolving {
     float* state;     // (hidden)
     float* products;  // (blocks * hidden)
 };
 
-constexpr long kRows = kWidest * kLanes;
-
-// The next state from what the products gave: `outside` and `recurrent` are n's parts outside and inside the reset.
+// The next states from what the products gave: `outside` and `recurrent` are n's parts outside and inside the reset. All
+// but `state` are used up.
 //
 // With n = tanh(x) = 1 - 2 / d, d = 1 + e^2x, the move u (n - state) is ((1 - state) d - 2) / (d (1 + e^-update)): one
 // division for both.
-template <bool kUpdates>
-static inline Vector next_state(Vector state, Vector share, Vector update, Vector reset, Vector recurrent,
-                                Vector outside) {
-    const Vector proposed = outside + sigmoid(reset) * recurrent;
-    const Vector d = 1.0f + exponential(within(proposed, 20.0f), 2.0f * kLog2E);
-    const Vector below = kUpdates ? d + d * exponential(within(update, 40.0f), -kLog2E) : d;
-    return state + share * ((1.0f - state) * d - 2.0f) * inverse(below);
+template <bool kUpdates, int kCount>
+CTRLIFT_INLINE void next_states(Vector (&state)[kCount], const Vector (&share)[kCount], Vector (&update)[kCount], Vector (&reset)[kCount],
+                               const Vector (&recurrent)[kCount], const Vector (&outside)[kCount]) {
+    Vector d[kCount];
+    sigmoids(reset);
+    CTRLIFT_EACH(i, kCount) d[i] = outside[i] + reset[i] * recurrent[i];
+    bound(d, 20.0f);
+    exponential(d, 2.0f * kLog2E);
+    CTRLIFT_EACH(i, kCount) d[i] = 1.0f + d[i];
+    if (kUpdates) {
+        bound(update, 40.0f);
+        exponential(update, -kLog2E);
+    }
+    CTRLIFT_EACH(i, kCount) reset[i] = share[i] * ((1.0f - state[i]) * d[i] - 2.0f);
+    CTRLIFT_EACH(i, kCount) d[i] = kUpdates ? d[i] + d[i] * update[i] : d[i];
+    inverse(d);
+    CTRLIFT_EACH(i, kCount) state[i] += reset[i] * d[i];
+}
+
+// Units `first` and following of one vector of candidates.
+template <bool kLanesOfTheirOwn, bool kUpdates, int kCount>
+CTRLIFT_INLINE void next_rows(const Interest& model, const Evolving& evolving, const float* from_n, Vector share,
+                             long first, long v) {
+    const long hidden = model.hidden, at = first * kPairs + v * kLanes;
+    float* const rows = evolving.state + at;
+    const float* const updates = evolving.products + at;
+    const float* const resets = updates + (kUpdates ? hidden * kPairs : 0);
+    Vector state[kCount], shares[kCount], update[kCount], reset[kCount], recurrent[kCount], outside[kCount];
+    CTRLIFT_EACH(i, kCount) {
+        shares[i] = share;
+        state[i] = load(rows + i * kPairs);
+        update[i] = load(updates + i * kPairs);
+        reset[i] = load(resets + i * kPairs);
+        recurrent[i] = load(resets + (hidden + i) * kPairs);
+        outside[i] = kLanesOfTheirOwn ? load(from_n + (first + i) * kLanes) : all(from_n[first + i]);
+    }
+    next_states<kUpdates>(state, shares, update, reset, recurrent, outside);
+    CTRLIFT_EACH(i, kCount) store(rows + i * kPairs, state[i]);
 }
 
 // One step from the products in `evolving`: attention of the vectors, from_n (hidden) or, with lanes of their own,
@@ -39,18 +69,12 @@ static inline Vector next_state(Vector state, Vector share, Vector update, Vecto
 template <bool kLanesOfTheirOwn, bool kUpdates>
 static void step_of(const Interest& model, const Evolving& evolving, const float* from_n, const float* attention,
                     long vectors) {
-    const long hidden = model.hidden;
-    const float* update = evolving.products;
-    const float* reset = update + (kUpdates ? hidden * kRows : 0);
-    const float* recurrent = reset + hidden * kRows;
     for (long v = 0; v < vectors; ++v) {
         const Vector share = load(attention + v * kLanes);
-        for (long i = 0; i < hidden; ++i) {
-            const long at = i * kRows + v * kLanes;
-            const Vector outside = kLanesOfTheirOwn ? load(from_n + i * kLanes) : all(from_n[i]);
-            store(evolving.state + at, next_state<kUpdates>(load(evolving.state + at), share, load(update + at),
-                                                            load(reset + at), load(recurrent + at), outside));
-        }
+        long i = 0;
+        for (; i + kInStep <= model.hidden; i += kInStep)
+            next_rows<kLanesOfTheirOwn, kUpdates, kInStep>(model, evolving, from_n, share, i, v);
+        for (; i < model.hidden; ++i) next_rows<kLanesOfTheirOwn, kUpdates, 1>(model, evolving, from_n, share, i, v);
     }
 }
 
@@ -64,20 +88,7 @@ static void step(const Interest& model, const Evolving& evolving, const float* f
 }
 
 static void start(const Interest& model, const Evolving& evolving) {
-    for (long i = 0; i < model.hidden * kRows; i += kLanes) store(evolving.state + i, all(0.0f));
-}
-
-// One or two vectors of one user's candidates: attention (steps, stride).
-static void evolve(const Interest& model, const Gates& gates, const Evolving& evolving, const float* attention,
-                   long steps, long stride, long vectors) {
-    start(model, evolving);
-    for (long s = 0; s < steps; ++s) {
-        product({model.hidden_weight, model.gates_stride, evolving.state, kRows, nullptr, 0,
-                 gates.sums + s * model.gates_stride, evolving.products, kRows, model.hidden,
-                 model.blocks * model.hidden},
-                vectors);
-        step<false>(model, evolving, gates.from_n + s * model.hidden, attention + s * stride, vectors);
-    }
+    for (long i = 0; i < model.hidden * kPairs; i += kLanes) store(evolving.state + i, all(0.0f));
 }
 
 // Few candidates of one user, lanes over the hidden units.
@@ -119,17 +130,26 @@ static inline void few_products(const Interest& model, const Few& few, const flo
         for (int v = 0; v < kWidth; ++v) store(few.products + c * stride + first + v * kLanes, found[c][v]);
 }
 
-// The last vector of a block runs over into the next one: those lanes lie behind the hidden units and are not used.
+// All kTogether candidates in step, whether there are so many or not. The last vector of a block runs over into the next
+// one: those lanes lie behind the hidden units and are not used.
 template <bool kUpdates>
-static void few_step(const Interest& model, const Few& few, const float* from_n, const float* attention, long count) {
+static void few_step(const Interest& model, const Few& few, const float* from_n, const float* attention) {
     const long hidden = model.hidden, hidden_stride = padded(hidden);
-    for (long c = 0; c < count; ++c) {
-        const float* update = few.products + c * model.gates_stride;
-        const float* reset = update + (kUpdates ? hidden : 0);
-        float* state = few.state + c * hidden_stride;
-        for (long i = 0; i < hidden; i += kLanes)
-            store(state + i, next_state<kUpdates>(load(state + i), all(attention[c]), load(update + i),
-                                                  load(reset + i), load(reset + hidden + i), load(from_n + i)));
+    for (long i = 0; i < hidden; i += kLanes) {
+        Vector state[kTogether], update[kTogether], reset[kTogether], recurrent[kTogether], outside[kTogether];
+        Vector share[kTogether];
+        CTRLIFT_EACH(c, kTogether) {
+            const float* updates = few.products + c * model.gates_stride + i;
+            const float* resets = updates + (kUpdates ? hidden : 0);
+            state[c] = load(few.state + c * hidden_stride + i);
+            update[c] = load(updates);
+            reset[c] = load(resets);
+            recurrent[c] = load(resets + hidden);
+            outside[c] = load(from_n + i);
+            share[c] = all(attention[c]);
+        }
+        next_states<kUpdates>(state, share, update, reset, recurrent, outside);
+        CTRLIFT_EACH(c, kTogether) store(few.state + c * hidden_stride + i, state[c]);
     }
 }
 
@@ -146,9 +166,9 @@ static void evolve_few(const Interest& model, const Gates& gates, const Few& few
         if (v < vectors) few_products<1>(model, few, sums, v * kLanes);
         const float* from_n = gates.from_n + s * model.hidden;
         if (model.blocks == 3)
-            few_step<true>(model, few, from_n, attention + s * stride, count);
+            few_step<true>(model, few, from_n, attention + s * stride);
         else
-            few_step<false>(model, few, from_n, attention + s * stride, count);
+            few_step<false>(model, few, from_n, attention + s * stride);
     }
     for (long c = 0; c < count; ++c)
         for (long i = 0; i < model.hidden; ++i) out[c * model.hidden + i] = few.state[c * hidden_stride + i];
@@ -195,8 +215,8 @@ static void evolve_sides(const Interest& model, const Sides& sides, const Evolvi
     store(sides.attention, all(0.0f));
     for (long s = 0; s < steps; ++s) {
         gather(model, sides, s);
-        product({model.hidden_weight, model.gates_stride, evolving.state, kRows, sides.sums, kLanes, nullptr,
-                 evolving.products, kRows, model.hidden, units},
+        product({model.hidden_weight, model.gates_stride, evolving.state, kPairs, sides.sums, kLanes, nullptr,
+                 evolving.products, kPairs, model.hidden, units},
                 1);
         step<true>(model, evolving, sides.from_n, sides.attention, 1);
     }

@@ -5,10 +5,13 @@
 #include "evolution.h"
 #include "plan.h"
 #include "scoring.h"
+#if defined(__AMX_BF16__)
+#include "tiled.h"
+#else
+#include "whole.h"
+#endif
 
 namespace CTRLIFT_SET {
-
-static_assert(kPairs == kRows, "a block of candidates is as wide in the attention as in the recurrence");
 
 constexpr long kHalf = kLanes / 2;
 
@@ -19,7 +22,8 @@ struct Scratch {
     Evolving evolving;
     Few few;
     Sides sides;
-    float *queries, *from_query, *scores, *readout;  // of one block of candidates, each (rows, 2 vectors)
+    Whole whole;
+    float *queries, *from_query, *scores, *readout;  // of one block of candidates, each (rows, one block)
 };
 
 // Candidates beside one another in one lane block, counted from `first`.
@@ -56,12 +60,13 @@ static Scratch scratch_of(const Interest& model, const Shape& shape, Arena& aren
     s.pairs.front = arena.take(most_units(model), kPairs);
     s.pairs.back = arena.take(most_units(model), kPairs);
     s.queries = arena.take(widest, kPairs);
-    s.from_query = arena.take(first_units, kPairs);
+    s.from_query = arena.take(padded(first_units), kPairs);
     s.scores = arena.take(shape.steps, kPairs);
     s.readout = arena.take(model.width, kPairs);
     const long units = model.blocks * model.hidden;
-    s.evolving.state = arena.take(model.hidden, kRows);
-    s.evolving.products = arena.take(units, kRows);
+    s.evolving.state = arena.take(model.hidden + 1, kPairs);
+    s.evolving.products = arena.take(units, kPairs);
+    s.whole = take_whole(model, arena);
     s.few.state = arena.take(kTogether, padded(model.hidden));
     s.few.products = arena.take(1, kTogether * model.gates_stride + kPad);
     s.sides.side = side;
@@ -120,12 +125,12 @@ static void gates_of(const Interest& model, const History& history, const Gates&
     }
 }
 
-// Two whole vectors while there are so many; of what is left, half a vector or less goes by itself.
+// As many whole vectors as a block holds; of what is left, half a vector or less goes by itself.
 static Block block_at(const Interest& model, long first, long candidates) {
-    const long left = candidates - first;
-    if (left > kLanes + kHalf || (left > kLanes && model.layers == 0))
-        return {first, left < kPairs ? left : kPairs, 2, 0};
-    if (left > kHalf || model.layers == 0) return {first, left < kLanes ? left : kLanes, 1, 0};
+    const long left = candidates - first < kPairs ? candidates - first : kPairs;
+    const long whole = left / kLanes, rest = left % kLanes;
+    if (rest > kHalf || (rest > 0 && model.layers == 0)) return {first, left, whole + 1, 0};
+    if (whole > 0) return {first, whole * kLanes, whole, 0};
     long share = 1;
     while (share < left) share *= 2;
     return {first, left, 1, share};
@@ -139,7 +144,7 @@ static void read_queries(const Interest& model, const Block& block, const float*
     }
 }
 
-// Scores (steps, 2 vectors) of a block; lanes without a candidate hold zeros or what a zero query scores.
+// Scores (steps, one block) of a block; lanes without a candidate hold zeros or what a zero query scores.
 static void score_block(const Interest& model, const Block& block, const Scratch& s) {
     const History& history = s.history;
     if (model.layers == 0) {
@@ -151,22 +156,22 @@ static void score_block(const Interest& model, const Block& block, const Scratch
                 block.vectors);
     } else {
         const Layer& first = model.layer[0];
+        // One unit more where their number is odd: tiles take units by twos, and its weights are zeros.
         product({model.from_query, first.stride, s.queries, kPairs, nullptr, 0, nullptr, s.from_query, kPairs,
-                 model.width, first.units},
+                 model.width, first.units + first.units % 2},
                 block.vectors);
         if (block.share > 0) {
             for (long t = 0; t < history.steps; ++t) store(s.scores + t * kPairs, all(0.0f));
             score_few(model, history, s.pairs, s.queries, s.from_query, kPairs, s.scores, kPairs, block.count,
                       block.share);
         } else {
-            score_candidates(model, history, s.pairs, s.queries, s.from_query, kPairs, s.scores, kPairs,
-                             block.vectors);
+            score_whole(model, history, s.pairs, s.whole, s.queries, s.from_query, s.scores, block.vectors);
         }
     }
     if (model.softmax) normalise(s.scores, history.steps, kPairs, block.vectors);
 }
 
-// From (width, 2 vectors) to rows of candidates.
+// From (width, one block) to rows of candidates.
 static void write_rows(const float* by_feature, long width, const Block& block, float* out) {
     for (long c = 0; c < block.count; ++c)
         for (long d = 0; d < width; ++d) out[(block.first + c) * width + d] = by_feature[d * kPairs + c];
@@ -181,7 +186,7 @@ static void finish_sides(const Interest& model, const Shape& shape, Scratch& s, 
         float* rows = out + (s.sides.side[m].user * shape.candidates + first) * model.hidden;
         for (long c = 0; c < few; ++c)
             for (long i = 0; i < model.hidden; ++i)
-                rows[c * model.hidden + i] = s.evolving.state[i * kRows + m * few + c];
+                rows[c * model.hidden + i] = s.evolving.state[i * kPairs + m * few + c];
     }
     s.sides.count = 0;
 }
@@ -211,7 +216,7 @@ static void read_out(const Interest& model, const Block& block, Scratch& s, floa
         }
         return;
     }
-    evolve(model, side.gates, s.evolving, s.scores, history.steps, kPairs, block.vectors);
+    evolve_whole(model, side.gates, s.evolving, s.whole, s.scores, history.steps, block.vectors);
     write_rows(s.evolving.state, model.hidden, block, out);
 }
 
@@ -220,6 +225,7 @@ static void run_interest(const Interest& model, const Shape& shape, const float*
     Side side[kLanes];
     Scratch s = scratch_of(model, shape, arena, side);
     if (arena.base == nullptr) return;
+    start_whole(model, s.whole);
     const long width_out = model.blocks > 0 ? model.hidden : model.width;
     const bool few = shape.candidates % kLanes > 0 && shape.candidates % kLanes <= kHalf;
     for (long u = 0; u < shape.users; ++u) {
@@ -242,6 +248,7 @@ static void run_interest(const Interest& model, const Shape& shape, const float*
         if (s.sides.count == s.sides.most) finish_sides(model, shape, s, out);
     }
     finish_sides(model, shape, s, out);
+    end_whole();
 }
 
 }  // namespace CTRLIFT_SET

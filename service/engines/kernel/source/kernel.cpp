@@ -2,7 +2,12 @@
 //
 // Memory belongs to the caller, scratch memory too, and its size is asked for beforehand: nothing here allocates,
 // fails or keeps anything, so calls may run side by side.
+#include "permission.h"
 #include "plan.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #ifndef CTRLIFT_DIGEST
 #define CTRLIFT_DIGEST "none"
@@ -15,10 +20,9 @@
                                             Arena&);
 
 CTRLIFT_DECLARE(plain)
-#if defined(__x86_64__)
 CTRLIFT_DECLARE(avx2)
 CTRLIFT_DECLARE(avx512)
-#endif
+CTRLIFT_DECLARE(amx)
 
 namespace {
 
@@ -31,7 +35,10 @@ struct Set {
 
 // The fastest first.
 const Set kSets[] = {
-#if defined(__x86_64__)
+#if defined(CTRLIFT_WITH_amx)
+    {"amx", ctrlift_interest_amx, ctrlift_extractor_amx, tiles_permitted},
+#endif
+#if defined(CTRLIFT_WITH_avx512)
     {"avx512", ctrlift_interest_avx512, ctrlift_extractor_avx512,
      [] { return __builtin_cpu_supports("avx512f") != 0; }},
     {"avx2", ctrlift_interest_avx2, ctrlift_extractor_avx2,
@@ -41,6 +48,20 @@ const Set kSets[] = {
 };
 
 constexpr int kCount = sizeof(kSets) / sizeof(kSets[0]);
+
+// Numbers too small to be normal count as zero while this lives: they change no score, and a processor takes a hundred
+// times as long over them. A history whose attention lies on one step is full of them.
+class SmallAreZero {
+public:
+#if defined(__SSE2__)
+    SmallAreZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kDenormalsAreZero); }
+    ~SmallAreZero() { _mm_setcsr(before_); }
+
+private:
+    static constexpr unsigned int kFlushToZero = 0x8000, kDenormalsAreZero = 0x40;
+    const unsigned int before_;
+#endif
+};
 
 }  // namespace
 
@@ -65,6 +86,7 @@ CTRLIFT_PUBLIC size_t ctrlift_interest_scratch(int set, const Interest* model, c
 CTRLIFT_PUBLIC void ctrlift_interest(int set, const Interest* model, const Shape* shape, const float* query,
                                      const float* keys, const uint8_t* mask, float* out, float* scratch) {
     Arena arena = {scratch, 0};
+    [[maybe_unused]] const SmallAreZero small;
     kSets[set].interest(*model, *shape, query, keys, mask, out, arena);
     arena.release();
 }
@@ -79,6 +101,7 @@ CTRLIFT_PUBLIC size_t ctrlift_extractor_scratch(int set, const Extractor* model,
 CTRLIFT_PUBLIC void ctrlift_extractor(int set, const Extractor* model, const Shape* shape, const float* sequence,
                                       const uint8_t* mask, float* out, float* scratch) {
     Arena arena = {scratch, 0};
+    [[maybe_unused]] const SmallAreZero small;
     kSets[set].extractor(*model, *shape, sequence, mask, out, arena);
     arena.release();
 }

@@ -25,6 +25,7 @@ struct Layer {
     long inputs, units, stride;
     const float *weights, *bias;
     const float *slope, *gate_scale, *gate_shift;
+    const float* tiles;  // the weights as tiles.h multiplies them: (units / 16, depth, one tile); null for other sets
 };
 
 // Target attention and what is read out with it.
@@ -40,6 +41,7 @@ struct Interest {
     long gates_stride;    // of blocks * hidden
     const float *gates_weight, *gates_bias;  // (width, gates_stride), (gates_stride)
     const float *hidden_weight, *bias_n;     // (hidden, gates_stride), (hidden)
+    const float* hidden_tiles;               // as a layer's
 };
 
 // A GRU over a masked sequence; each of the three blocks r, z, n is padded to `stride`.

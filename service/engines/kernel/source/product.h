@@ -29,6 +29,15 @@ constexpr int kTall[3] = {0, 8, 6};
 #endif
 constexpr int kWidest = 2;
 
+// Candidates that go through the network together: as many vectors as the tile unit needs to be kept busy while what it
+// gave is on its way to memory, or as many as a product takes at once.
+#if defined(__AMX_BF16__)
+constexpr int kBlockVectors = 4;
+#else
+constexpr int kBlockVectors = kWidest;
+#endif
+constexpr long kPairs = kBlockVectors * kLanes;
+
 template <int kUnits, int kWidth>
 static inline void tile(const Product& p, long first) {
     // Copies, because the compiler must believe that a store of floats might change the original.

@@ -17,48 +17,54 @@ struct History {
     float* from_key_by_unit;  // (units, stride): the same for lanes over steps
 };
 
-// Two vectors of pairs on their way through the scoring network.
+// A block of pairs on their way through the scoring network.
 struct Pairs {
-    float* inputs;  // (width, 2 vectors)
-    float* front;   // (most units, 2 vectors)
+    float* inputs;  // (width, one block)
+    float* front;   // (most units, one block)
     float* back;
 };
 
-constexpr long kPairs = kWidest * kLanes;
+// What units `j` and following make of their sums.
+template <int kActivation, int kCount>
+CTRLIFT_INLINE void activated(const Layer& layer, long j, Vector (&x)[kCount]) {
+    if (kActivation == kSigmoid) sigmoids(x);
+    if (kActivation == kRelu) CTRLIFT_EACH(i, kCount) x[i] = at_least(x[i], all(0.0f));
+    if (kActivation == kPrelu)
+        CTRLIFT_EACH(i, kCount)
+        x[i] = at_least(x[i], all(0.0f)) + layer.slope[j + i] * at_most(x[i], all(0.0f));
+    if (kActivation == kDice) {
+        Vector share[kCount];
+        CTRLIFT_EACH(i, kCount) share[i] = x[i] * layer.gate_scale[j + i] + layer.gate_shift[j + i];
+        sigmoids(share);
+        CTRLIFT_EACH(i, kCount) x[i] = x[i] * (layer.slope[j + i] + (1.0f - layer.slope[j + i]) * share[i]);
+    }
+}
+
+template <int kActivation, int kCount>
+CTRLIFT_INLINE void activate_rows(const Layer& layer, long j, float* rows) {
+    Vector x[kCount];
+    CTRLIFT_EACH(i, kCount) x[i] = load(rows + i * kPairs);
+    activated<kActivation>(layer, j, x);
+    CTRLIFT_EACH(i, kCount) store(rows + i * kPairs, x[i]);
+}
+
+template <int kActivation>
+static void activate_all(const Layer& layer, float* values, long vectors) {
+    for (long v = 0; v < vectors; ++v) {
+        float* const rows = values + v * kLanes;
+        long j = 0;
+        for (; j + kInStep <= layer.units; j += kInStep)
+            activate_rows<kActivation, kInStep>(layer, j, rows + j * kPairs);
+        for (; j < layer.units; ++j) activate_rows<kActivation, 1>(layer, j, rows + j * kPairs);
+    }
+}
 
 static void activate(const Interest& model, const Layer& layer, float* values, long vectors) {
     switch (model.activation) {
-        case kSigmoid:
-            for (long j = 0; j < layer.units; ++j)
-                for (long v = 0; v < vectors; ++v) {
-                    float* at = values + j * kPairs + v * kLanes;
-                    store(at, sigmoid(load(at)));
-                }
-            return;
-        case kRelu:
-            for (long j = 0; j < layer.units; ++j)
-                for (long v = 0; v < vectors; ++v) {
-                    float* at = values + j * kPairs + v * kLanes;
-                    store(at, at_least(load(at), all(0.0f)));
-                }
-            return;
-        case kPrelu:
-            for (long j = 0; j < layer.units; ++j)
-                for (long v = 0; v < vectors; ++v) {
-                    float* at = values + j * kPairs + v * kLanes;
-                    const Vector x = load(at);
-                    store(at, at_least(x, all(0.0f)) + layer.slope[j] * at_most(x, all(0.0f)));
-                }
-            return;
-        case kDice:
-            for (long j = 0; j < layer.units; ++j)
-                for (long v = 0; v < vectors; ++v) {
-                    float* at = values + j * kPairs + v * kLanes;
-                    const Vector x = load(at);
-                    const Vector share = sigmoid(x * layer.gate_scale[j] + layer.gate_shift[j]);
-                    store(at, x * (layer.slope[j] + (1.0f - layer.slope[j]) * share));
-                }
-            return;
+        case kSigmoid: return activate_all<kSigmoid>(layer, values, vectors);
+        case kRelu: return activate_all<kRelu>(layer, values, vectors);
+        case kPrelu: return activate_all<kPrelu>(layer, values, vectors);
+        case kDice: return activate_all<kDice>(layer, values, vectors);
         default: return;
     }
 }
@@ -91,22 +97,20 @@ static const float* hidden_layers(const Interest& model, const Pairs& pairs, lon
     return from;
 }
 
-// One or two whole vectors of candidates against every step: queries and from_query (rows, query_stride), scores
-// (steps, score_stride).
+// Whole vectors of candidates against every step: queries, from_query and scores have rows of kPairs.
 static void score_candidates(const Interest& model, const History& history, const Pairs& pairs, const float* queries,
-                             const float* from_query, long query_stride, float* scores, long score_stride,
-                             long vectors) {
+                             const float* from_query, float* scores, long vectors) {
     const Layer& first = model.layer[0];
     for (long s = 0; s < history.steps; ++s) {
         const float* key = history.by_step + s * model.width;
         for (long d = 0; d < model.width; ++d)
             for (long v = 0; v < vectors; ++v)
-                store(pairs.inputs + d * kPairs + v * kLanes, key[d] * load(queries + d * query_stride + v * kLanes));
-        product({first.weights, first.stride, pairs.inputs, kPairs, from_query, query_stride,
+                store(pairs.inputs + d * kPairs + v * kLanes, key[d] * load(queries + d * kPairs + v * kLanes));
+        product({first.weights, first.stride, pairs.inputs, kPairs, from_query, kPairs,
                  history.from_key + s * first.stride, pairs.front, kPairs, model.width, first.units},
                 vectors);
         const float* values = hidden_layers(model, pairs, vectors);
-        for (long v = 0; v < vectors; ++v) store(scores + s * score_stride + v * kLanes, last_layer(model, values, v));
+        for (long v = 0; v < vectors; ++v) store(scores + s * kPairs + v * kLanes, last_layer(model, values, v));
     }
 }
 
