@@ -17,7 +17,7 @@ from benchmarks.serving.cache import default_cache
 from service.compiling import FLAGS, BuildFailed, appearing, find_compiler, run_compiler, source_digest
 
 SOURCE: Final = Path(__file__).parent / "load_source"
-_JSON: Final = Path(__file__).parents[2] / "service" / "compiled" / "source" / "json.h"
+_SHARED: Final = Path(__file__).parents[2] / "service" / "compiled" / "source"  # its reader of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def compiled(folder: Path) -> Program:
     Raises:
         BuildFailed: There is no compiler, it refused the source, or the folder cannot be written.
     """
-    digest = hashlib.sha256(source_digest(SOURCE).encode() + _JSON.read_bytes() + " ".join(FLAGS).encode())
+    digest = hashlib.sha256(" ".join((source_digest(SOURCE), source_digest(_SHARED), *FLAGS)).encode())
     target = folder / f"load-{digest.hexdigest()[:16]}"
     if not target.exists():
         build(target)

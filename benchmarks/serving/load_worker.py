@@ -62,7 +62,10 @@ def complete(answer: bytes) -> bool:
         return False
     head = answer[:end]
     if length := _LENGTH.search(head):
-        return len(answer) >= end + len(_HEAD_END) + int(length[1])
+        missing = end + len(_HEAD_END) + int(length[1]) - len(answer)
+        if missing < 0:
+            raise RuntimeError("an answer is longer than it says")
+        return missing == 0
     if _CHUNKED.search(head):
         return answer.endswith(b"0\r\n\r\n")
     raise RuntimeError(f"an answer says neither its length nor that it comes in chunks: {head[:200]!r}")

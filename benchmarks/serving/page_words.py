@@ -51,7 +51,9 @@ DEFINITIONS: Final = """## What the numbers mean
   vocabulary for every item instead.
 - The load generator is a process of its own on plain sockets with requests written beforehand. A closed loop sends the
   next request of a connection when the last one is answered. An open loop sends at random times, and a latency counts
-  from the time at which the request should have been sent.
+  from the time at which the request should have been sent. It is compiled where there is a C++ compiler, because one in
+  Python takes several times as much of a core that the server's threads need, and empties its caches; the record says
+  of each part which one it was. Every server is loaded by the same one.
 - Other servers do the same work: they read the user's history from the same embedded Valkey with redis-py, in the
   store's own record format, and answer JSON. They look ids up in one dictionary and check nothing beyond what their
   framework does; the service checks everything. All that is in their favour. mosec and LitServe run synchronous code in

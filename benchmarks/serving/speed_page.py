@@ -35,7 +35,8 @@ def write_page(found: Mapping[str, Any], folder: Path = RESULTS) -> None:
     parts = {**old["parts"], **found["parts"]}
     values, notes = ratios_of(parts, tuple(PROMISES))
     measured = {**old["measured"], **found["measured"]}
-    record = {"environment": found["environment"], **values, "notes": notes, "measured": measured, "parts": parts}
+    newest = max(found["environment"], old.get("environment", found["environment"]), key=lambda made: made["date"])
+    record = {"environment": newest, **values, "notes": notes, "measured": measured, "parts": parts}
     path.write_text(json.dumps(record, indent=1) + "\n")
     write_from_record(folder)
 
@@ -171,12 +172,17 @@ def _batch(part: Mapping[str, Any]) -> str:
 def _where(record: Mapping[str, Any]) -> str:
     made = record["environment"]
     machine = f"{made['machine']['processor']}, {made['machine']['cores']} cores, {made['machine']['system']}"
-    rows = [(name, where["date"], f"`{where['command']}`") for name, where in record["measured"].items()]
+    rows = [
+        (name, where["date"], where.get("kernel", "-"), where.get("generator", "-"), f"`{where['command']}`")
+        for name, where in record["measured"].items()
+    ]
     text = (
         f"{machine}, Python {made['python']}, {_versions(made['libraries'])}, kernel: {made['kernel']}. "
         f"Everything that was seen: [{RECORD}]({RECORD})."
     )
-    return f"## Where the numbers come from\n\n{text}\n\n" + table(("part", "date (UTC)", "command"), rows)
+    return f"## Where the numbers come from\n\n{text}\n\n" + table(
+        ("part", "date (UTC)", "kernel", "load generator", "command"), rows
+    )
 
 
 def _versions(found: Mapping[str, str]) -> str:

@@ -215,7 +215,7 @@ def result(options: RunOptions, parts: Mapping[str, Any]) -> dict[str, Any]:
     values, notes = ratios_of(parts, keys)
     kernel = kernel_here()
     made = environment() | {"kernel": kernel if isinstance(kernel, str) else f"none: {kernel}"}
-    origin = {"date": made["date"], "command": made["command"], "generator": load_program.program().kind}
+    origin = {name: made[name] for name in ("date", "command", "kernel")} | {"generator": load_program.program().kind}
     return {
         "environment": made,
         "quick": options.quick,

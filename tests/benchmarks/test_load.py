@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import socketserver
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,6 @@ from hypothesis import strategies as st
 
 from benchmarks.serving.load import (
     Closed,
-    Load,
     LoadFailed,
     Open,
     Target,
@@ -27,56 +21,9 @@ from benchmarks.serving.load import (
     read_requests,
     target,
 )
+from benchmarks.serving.load_program import Program
 from benchmarks.serving.load_worker import complete, connected, percentile
-
-
-class Recording(ThreadingHTTPServer):
-    """Keeps the bodies it was sent; ``answer`` decides each status."""
-
-    daemon_threads = True
-
-    def __init__(self, answer: Any) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: list[bytes] = []
-        self.answer = answer
-        self.lock = threading.Lock()
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet, or the kernel waits 40 ms for an acknowledgement in between
-    server: Recording
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        with self.server.lock:
-            self.server.bodies.append(body)
-            status = self.server.answer(len(self.server.bodies))
-        self.send_response(status)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(answer: Any = lambda _: 200) -> Iterator[tuple[str, Recording]]:
-    server = Recording(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def put(url: str, plan: Closed | Open, folder: Path, bodies: tuple[bytes, ...] = (b"{}",), warm_up: int = 0) -> Load:
-    with generator(target(url, "/score", bodies), plan, folder, warm_up) as ready:
-        return ready.run()
+from tests.benchmarks.answering import Put, serving, talking
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "192.0.2.7", "example.org", "", "0.0.0.0", "127.0.0.1.example.org"])
@@ -108,32 +55,34 @@ def test_every_load_is_bounded(make: Any) -> None:
         make()
 
 
-def test_a_closed_loop_sends_exactly_as_many_requests_in_turn(tmp_path: Path) -> None:
+def test_a_closed_loop_sends_exactly_as_many_requests_in_turn(put: Put) -> None:
     bodies = tuple(f'{{"n":{number}}}'.encode() for number in range(5))
     with serving() as (url, server):
-        load = put(url, Closed(connections=3, requests=52), tmp_path, bodies)
+        load = put(url, Closed(connections=3, requests=52), bodies)
     assert (load.requests, load.errors, len(server.bodies)) == (52, 0, 52)
     assert {body: server.bodies.count(body) for body in bodies} == dict(zip(bodies, (11, 11, 10, 10, 10), strict=True))
     assert 0 < load.p50_ms <= load.p99_ms
     assert load.per_second == load.requests / load.seconds
 
 
-def test_more_connections_than_requests(tmp_path: Path) -> None:
+def test_more_connections_than_requests(put: Put) -> None:
     with serving() as (url, server):
-        assert put(url, Closed(connections=8, requests=3), tmp_path).requests == 3
+        assert put(url, Closed(connections=8, requests=3)).requests == 3
     assert len(server.bodies) == 3
 
 
-def test_requests_of_the_warm_up_are_not_counted(tmp_path: Path) -> None:
+def test_requests_of_the_warm_up_are_not_counted(put: Put) -> None:
     with serving() as (url, server):
-        assert put(url, Closed(connections=2, requests=10), tmp_path, warm_up=3).requests == 10
+        assert put(url, Closed(connections=2, requests=10), warm_up=3).requests == 10
     assert len(server.bodies) == 16
 
 
-def test_the_same_connections_take_the_load_again(tmp_path: Path) -> None:
+def test_the_same_connections_take_the_load_again(program: Program, tmp_path: Path) -> None:
     plan = Closed(connections=2, requests=10)
-    with serving() as (url, server), generator(target(url, "/score", [b"{}"]), plan, tmp_path, warm_up=1) as ready:
-        loads = [ready.run() for _ in range(3)]
+    with serving() as (url, server):
+        where = target(url, "/score", [b"{}"])
+        with generator(where, plan, tmp_path, warm_up=1, using=program) as ready:
+            loads = [ready.run() for _ in range(3)]
     assert [(load.requests, load.errors) for load in loads] == [(10, 0)] * 3
     assert len(server.bodies) == 32, "each connection was warmed up once"
 
@@ -145,26 +94,18 @@ def test_the_kind_of_body_and_of_the_answer_are_said() -> None:
     assert b"Accept" not in post("h:1", "/score", b"[]")
 
 
-def test_everything_but_a_200_is_an_error(tmp_path: Path) -> None:
+def test_everything_but_a_200_is_an_error(put: Put) -> None:
     with serving(lambda number: 503 if number % 4 == 0 else 200) as (url, _):
-        assert put(url, Closed(connections=1, requests=40), tmp_path).errors == 10
+        assert put(url, Closed(connections=1, requests=40)).errors == 10
 
 
-def test_a_server_that_hangs_up_is_told(tmp_path: Path) -> None:
-    class HangUp(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.recv(1)
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), HangUp) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(LoadFailed, match=r"closed a connection|reset"):
-            put(url, Closed(connections=1, requests=5), tmp_path)
-        server.shutdown()
+def test_a_server_that_hangs_up_is_told(put: Put) -> None:
+    hang_up = talking(lambda connection: connection.recv(1))
+    with hang_up as url, pytest.raises(LoadFailed, match=r"closed a connection|reset"):
+        put(url, Closed(connections=1, requests=5))
 
 
-def test_an_open_loop_keeps_its_rate_and_counts_the_wait(tmp_path: Path) -> None:
+def test_an_open_loop_keeps_its_rate_and_counts_the_wait(put: Put) -> None:
     """The server stands still once: a closed loop hides that in one latency, an open one sees everybody wait."""
 
     def stand_still(number: int) -> int:
@@ -173,11 +114,11 @@ def test_an_open_loop_keeps_its_rate_and_counts_the_wait(tmp_path: Path) -> None
         return 200
 
     with serving(stand_still) as (url, _):
-        load = put(url, Open(rate=200, seconds=1.0, connections=1), tmp_path)
+        load = put(url, Open(rate=200, seconds=1.0, connections=1))
     assert abs(load.requests - 200) < 5 * 200**0.5
     assert load.p99_ms > 200
     with serving(stand_still) as (url, _):
-        closed = put(url, Closed(connections=1, requests=200), tmp_path)
+        closed = put(url, Closed(connections=1, requests=200))
     assert closed.p99_ms < 100  # one slow request of 200
 
 
@@ -187,6 +128,8 @@ def test_an_answer_is_complete_when_its_last_byte_is_there(body: bytes, cut: int
     assert complete(answer)
     part = answer[: min(cut, len(answer) - 1)]
     assert not complete(part)
+    with pytest.raises(RuntimeError, match="longer than it says"):
+        complete(answer + b"!")
 
 
 def test_an_answer_in_chunks() -> None:

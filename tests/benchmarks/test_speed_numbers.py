@@ -254,7 +254,9 @@ def test_the_page_is_written_from_the_record_and_parts_are_kept(tmp_path: Path) 
 def test_results_of_several_runs_are_merged_with_the_date_and_the_command_of_each(tmp_path: Path) -> None:
     files = []
     for number, name in enumerate(("graph", "service", "graph")):
-        found = result(RunOptions(only=(name,)), {name: ALL_PARTS[name]})
+        part_of_run = {"100": graph(100, 2.5 + number), "500": graph(500, 4.0)} if name == "graph" else ALL_PARTS[name]
+        found = result(RunOptions(only=(name,)), {name: part_of_run})
+        found["environment"]["date"] = f"day {9 - number}"
         found["measured"][name] = {"date": f"day {number}", "command": f"bench --only {name} # {number}"}
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(found))
@@ -263,7 +265,8 @@ def test_results_of_several_runs_are_merged_with_the_date_and_the_command_of_eac
     record = json.loads((tmp_path / "kept" / "serving-speed.json").read_text())
     assert set(record["parts"]) == {"graph", "service"}
     assert {name: told["date"] for name, told in record["measured"].items()} == {"graph": "day 2", "service": "day 1"}
-    assert (record["graph_over_repeated_100"], record["service_over_direct"]) == (2.5, 0.97)
+    assert record["environment"]["date"] == "day 9", "the newest, wherever it stands"
+    assert (record["graph_over_repeated_100"], record["service_over_direct"]) == (4.5, 0.97), "the later run's"
     assert "bench --only service # 1" in (tmp_path / "kept" / "serving.md").read_text()
 
 

@@ -162,6 +162,17 @@ def test_the_ordinary_parser_goes_on_where_the_fast_path_left_off(live: Service)
             assert [line.read().status for _ in range(2)] == [200, 200]
 
 
+def test_a_plain_request_within_an_unfinished_one_is_a_part_of_that(live: Service) -> None:
+    before = fast(live)
+    with Line(live) as line:
+        line.send(b"GET /healthz HTTP/1.1\r\nx-note: ")
+        time.sleep(0.05)
+        line.send(request(body()))
+        got = line.read()
+    assert (got.status, "scores" in got.body) == (200, False), got
+    assert fast(live) == before
+
+
 def test_every_answer_has_its_line_in_the_log(live: Service) -> None:
     with Line(live) as line:
         line.send(request(body(), b"x-request-id: look-for-me"))

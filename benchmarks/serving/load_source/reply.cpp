@@ -9,6 +9,7 @@
 
 constexpr std::string_view LINE_END = "\r\n", HEAD_END = "\r\n\r\n", BLANKS = " \t";
 constexpr size_t LONGEST_LINE = 65536, STATUS_AT = 9, STATUS_DIGITS = 3, SHOWN = 200;
+constexpr char TOO_LONG[] = "an answer is longer than it says";
 constexpr uint64_t LONGEST_BODY = uint64_t{1} << 40;
 
 static bool is(std::string_view name, std::string_view wanted) {
@@ -52,7 +53,8 @@ bool Reply::take(std::string_view piece) {
         in_body_ = true;
     }
     if (chunked_) return take_chunks(piece);
-    left_ -= std::min<uint64_t>(left_, piece.size());
+    if (piece.size() > left_) fail(TOO_LONG);
+    left_ -= piece.size();
     return left_ == 0;
 }
 
@@ -94,7 +96,9 @@ bool Reply::take_chunks(std::string_view piece) {
         if (line_.size() > LONGEST_LINE) fail("a line between the chunks of an answer does not end");
         if (end == piece.npos) return false;
         piece.remove_prefix(end + 1);
-        if (end_line()) return true;
+        if (!end_line()) continue;
+        if (!piece.empty()) fail(TOO_LONG);
+        return true;
     }
     return false;
 }
