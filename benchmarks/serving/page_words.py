@@ -28,11 +28,10 @@ DEFINITIONS: Final = """## What the numbers mean
 - The history-repeated graph holds the same weights and computes every candidate as a row of its own, the way libraries
   for click prediction export such networks. It counts only if its products of matrices run at a fifth or more of the
   rate of one plain product in the same run.
-- The service against the direct call is the lower of two ratios. The throughput ratio sets requests a second beside
-  direct calls a second in a loop on one core; it would flatter a worker that keeps more than one core busy. The CPU
-  ratio sets the CPU time of a direct call beside that of a request; it would flatter a worker that waits. The generator
-  takes about one hundredth of a core, so on two cores the worker has one for itself; with a single core the CPU ratio
-  alone counts.
+- Throughput against the direct call sets requests a second beside direct calls a second in a loop: what is left of the
+  graph's speed when it is served. A worker's event loop may run on another core than its engine, so the ratio says
+  nothing of what a request costs; the CPU time of a direct call against that of a request stands below it for that,
+  and would in turn flatter a worker that waits. Earlier records of these keys held the lower of the two.
 - CPU of a request without the model is the difference of the two CPU times in the same rounds, with the faster way to
   run the graph: parsing, validation, the store, encoding, queueing, the answer, and whatever the graph loses by sharing
   the caches. A round's direct call is the mean of the loops before and after the service's slice. The graph's own time
