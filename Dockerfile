@@ -5,14 +5,16 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY bundle/ bundle/
 COPY cli/ cli/
 COPY models/ models/
 COPY service/ service/
 COPY training/ training/
-# The compiled operators choose the instruction set when they are opened, so they may be built anywhere.
+# The compiled operators choose the instruction set when they are opened, so they may be built anywhere. What reads and
+# writes requests needs the headers of NumPy, and is for this version of Python.
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
+    && python -m pip install --no-cache-dir --constraint constraints.txt numpy \
     && python -m service.engines.kernel.build && python -m service.compiled.build
 RUN ["python", "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", "/wheels", "."]
 

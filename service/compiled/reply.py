@@ -1,11 +1,10 @@
 """A plain reply to /score, written by compiled code from the graph's logits: no object is made of any candidate."""
 
 import ctypes
-import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 
 from bundle.correct import Calibrator, Correction, Isotonic, Platt, TaskCorrection, Temperature, logit
 from service.compiled.head import Head
-from service.compiled.library import ADDRESS, BYTES, COUNT, compiled_function
+from service.compiled.library import compiled_module
 
-_NUMBER_BYTES: Final = 32  # LONGEST_NUMBER of reply.cpp
-_FLOAT32: Final = np.dtype(np.float32)
 _FACTORS: Final = ("ctr", "cvr")
 _PRODUCT: Final = "ctcvr"
 
@@ -70,74 +67,29 @@ class ReplyWriter:
 
     Attributes:
         probabilities: The tasks of a reply, the product of two of them included where it is one more.
+        write: The reply; None where the logits are of another form than the model's, or one is no finite number, or the
+            id would need escapes. It takes (1, C, K) logits of the graph, the id of the request, the source of the
+            behaviours, how many of them were used, features that nobody gave, whether the logits are wanted, and
+            whether the history was lost.
 
     Raises:
         CompiledUnavailable: It was not built, cannot be opened, or was built from other source.
         Unsupported: A task is there twice, or there is none.
     """
 
+    write: Callable[[NDArray[np.float32], str, str, int, tuple[str, ...], bool, bool], Written | None]
+
     def __init__(
         self, correction: Correction, tasks: Sequence[str], model: str, version: str, path: Path | None = None
     ) -> None:
         if not tasks or len(set(tasks)) < len(tasks):
             raise Unsupported(f"a reply needs tasks of different names, got {list(tasks)}")
-        arguments = (ADDRESS, BYTES, COUNT, BYTES, COUNT, COUNT, COUNT, ADDRESS)
-        self._write = compiled_function("ctrlift_write_reply", arguments, path, holds_lock=True)
-        self._model = orjson.dumps({"name": model, "version": version}).decode()
+        make = compiled_module(path).reply_writer
         forms = [_Described(correction, tasks, without_history) for without_history in (False, True)]
-        self._forms, self._addresses = forms, [ctypes.addressof(form.form) for form in forms]
-        self._tasks, self._texts_bytes = len(tasks), forms[0].texts_bytes
         self.probabilities = (*tasks, _PRODUCT) if forms[0].has_product else tuple(tasks)
-        self._means = struct.Struct(f"={len(self.probabilities)}d")
-        self._make_room(0)
-
-    def write(
-        self,
-        logits: NDArray[np.float32],
-        request_id: str,
-        source: str,
-        length: int,
-        missing: tuple[str, ...],
-        raw: bool,
-        without_history: bool,
-    ) -> Written | None:
-        """The reply; None where the logits are of another form than the model's, or one is no finite number.
-
-        Most of the time goes where no cache has the code any more, behind the run of a graph: so there are few
-        functions in here, and no object that is not needed.
-
-        Args:
-            logits: (1, C, K) of the graph.
-            request_id: Of the request; None is the answer also where it would need escapes.
-            source: Of the behaviours.
-            length: How many of them were used.
-            missing: Features that nobody gave.
-            raw: Whether the logits are wanted.
-            without_history: Whether the history was lost.
-        """
-        users, candidates, tasks = logits.shape
-        if users != 1 or candidates == 0 or tasks != self._tasks or logits.dtype is not _FLOAT32:
-            return None
-        facts = (
-            f'{{"request_id":"{request_id}","model":{self._model},"behaviours":{{"source":"{source}","length":{length}}},'
-            f'"degraded":[],"warnings":{_warnings(missing) if missing else "[]"}'
-        ).encode()
-        numbers = candidates * (len(self.probabilities) + (tasks if raw else 0))
-        room = self._texts_bytes + len(facts) + _NUMBER_BYTES * numbers
-        if room > self._room:
-            self._make_room(room)
-        asked = self._addresses[without_history], logits.tobytes(), candidates, facts, len(facts), len(request_id), raw
-        written = self._write(*asked, self._address)
-        if written < 0:
-            return None
-        start = self._means.size
-        return Written(self._out[start : start + written], self._means.unpack_from(self._out))
-
-    def _make_room(self, room: int) -> None:
-        """For the means and so many bytes of a reply."""
-        self._room = room
-        self._out: Any = ctypes.create_string_buffer(self._means.size + room)
-        self._address = ctypes.addressof(self._out)
+        addresses = [ctypes.addressof(form.form) for form in forms]
+        named = orjson.dumps({"name": model, "version": version})
+        self.write = make(*addresses, forms[0].texts_bytes, forms, named, Written, _warnings)
 
 
 @lru_cache(maxsize=256)

@@ -1,19 +1,12 @@
 """A body of /score read by compiled code: numbers and hashes side by side, and no object for any of its parts."""
 
-import struct
-from ctypes import addressof
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-from service.compiled.blocks import block
-from service.compiled.library import ADDRESS, BYTES, COUNT, compiled_function
+from service.compiled.library import compiled_module
 from service.settings import LimitSettings
 
-# ``Slate`` of slate.h.
-_SLATE: Final = struct.Struct("=dQ8iq")
-_LONGEST: Final = 256 * 1024  # a longer body would hold the event loop for a millisecond
-_SHORTEST_CELL: Final = len(b"1,")
-_CELL: Final = 8
 _DEEPEST: Final = 3  # brackets in brackets that a plain body has
 
 
@@ -44,8 +37,7 @@ class Slate(NamedTuple):
         candidates: How many there are.
         ts: Seconds; None where the body does not say.
         body: Its bytes.
-        block: What was read, for ``SlateEncoder``.
-        address: Of the block; passing a number costs a fraction of passing the block.
+        block: What was read, for ``SlateEncoder``; see slate.h.
     """
 
     user_id: str | None
@@ -54,8 +46,7 @@ class Slate(NamedTuple):
     candidates: int
     ts: float | None
     body: bytes
-    block: Any
-    address: int
+    block: bytes
 
 
 class SlateReader:
@@ -64,26 +55,14 @@ class SlateReader:
     Args:
         path: Of the library; by default where ``build`` puts it.
 
+    Attributes:
+        read: What a body says, within limits; None where it has to be read in another way, be it wrong or only unusual.
+
     Raises:
         CompiledUnavailable: It was not built, cannot be opened, or was built from other source.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        arguments = (BYTES, COUNT, COUNT, COUNT, ADDRESS, COUNT)
-        self._read = compiled_function("ctrlift_read_slate", arguments, path, holds_lock=True)
+    read: Callable[[bytes, SlateLimits], Slate | None]
 
-    def read(self, body: bytes, limits: SlateLimits) -> Slate | None:
-        """What the body says; None where it has to be read in another way, be it wrong or only unusual."""
-        if len(body) > _LONGEST:
-            return None
-        # No part of a body takes more than four times its own bytes.
-        size = _SLATE.size + _CELL * (1 + len(body) // _SHORTEST_CELL)
-        filled = block(size)
-        address = addressof(filled)
-        if not self._read(body, len(body), limits.candidates, limits.id_bytes, address, size):
-            return None
-        ts, _, user, user_length, model, model_length, raw, candidates, _, _, _ = _SLATE.unpack_from(filled)
-        user_id = None if user < 0 else body[user : user + user_length].decode()
-        named = None if model < 0 else body[model : model + model_length].decode()
-        given = user_id, named, raw == 1, candidates, None if ts != ts else ts, body, filled, address
-        return tuple.__new__(Slate, given)  # a third of what the class's own way costs
+    def __init__(self, path: Path | None = None) -> None:
+        self.read = compiled_module(path).slate_reader(Slate)

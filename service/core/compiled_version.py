@@ -90,7 +90,7 @@ def _same(found: EncodedSlate, wanted: Mapping[str, NDArray[Any]]) -> bool:
 
 def _writes(bundle: Bundle, reply: ReplyWriter, logits: NDArray[Any]) -> bool:
     slate = np.ascontiguousarray(logits, dtype=np.float32)[None]
-    written = reply.write(slate, "golden", "store", 0, (), raw=False, without_history=False)
+    written = reply.write(slate, "golden", "store", 0, (), False, False)
     if written is None:
         return True
     scores = orjson.loads(written.body)["scores"]

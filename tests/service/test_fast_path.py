@@ -15,7 +15,7 @@ import pytest
 from benchmarks.serving.process import Service, service_process
 from service.behaviours import EmbeddedServer
 from service.compiled.build import build
-from service.compiled.library import CompiledUnavailable, compiled_function
+from service.compiled.library import CompiledUnavailable, compiled_module
 from tests.service.test_hot_protocol import Got, Line, request
 from tests.service.test_score_body import damaged
 
@@ -29,7 +29,7 @@ WRITER = {"age": 31.5, "occupation": "writer"}
 def _compiled(compiler: list[str]) -> None:
     """The service is another process: it needs the library where it looks for it, and of the source as it is."""
     try:
-        compiled_function("ctrlift_read_head", ())
+        compiled_module()
     except CompiledUnavailable:
         build()
 

@@ -21,7 +21,7 @@ from service.api.hot import Reply
 from service.api.keys import Keys
 from service.behaviours import EmbeddedServer, StoreError
 from service.compiled.build import build
-from service.compiled.library import CompiledUnavailable, compiled_function
+from service.compiled.library import CompiledUnavailable, compiled_module
 from service.container import Container
 from service.engines.base import EngineError
 from service.metrics import Metrics
@@ -34,7 +34,7 @@ STORED = pack(records(["1", "2", "3"], [900, 901, 902]))
 @pytest.fixture(scope="module", autouse=True)
 def _compiled(compiler: list[str]) -> None:
     try:
-        compiled_function("ctrlift_read_head", ())
+        compiled_module()
     except CompiledUnavailable:
         build()
 

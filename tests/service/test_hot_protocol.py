@@ -166,7 +166,10 @@ def test_a_body_that_does_not_come_is_given_up(live: Service) -> None:
 def test_clients_that_go_away_leave_nothing_behind(live: Service) -> None:
     process = psutil.Process(live.process.pid)
     before = process.num_fds()
-    for data in (HEAD, HEAD + b"content-length: 50\r\n\r\n{", request(), request() * 20):
+    part = HEAD + b"content-length: 50\r\n\r\n{"  # which the fast path holds for a moment, and this one not:
+    chunk = HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"
+    # That one last: after half a second the time-out of reading would clear away what was left behind.
+    for data in (HEAD, part, request(), request() * 20, chunk):
         for _ in range(10):
             with Line(live) as line:
                 line.send(data)

@@ -1,4 +1,4 @@
-// The head of a plain request; see head.py for what the caller prepares.
+// The head of a plain request, for HeadReader of head.py.
 //
 // Another parser, and maybe a proxy before it, reads the same bytes. Where two readers could differ about where a
 // request ends, one of them may be lied to, so whatever is not plain is left to the other parser: nothing is repaired
@@ -8,25 +8,28 @@
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
+#include <vector>
 
-#include "exported.h"
+#include <unistd.h>
+
+#include "module.h"
 
 namespace {
 
 constexpr int64_t OTHERS = 3;
 constexpr int64_t LONGEST_ID = 128;
 constexpr int64_t TRACEPARENT = 55;
+constexpr int64_t RANDOM = 10 + 16 + 8;  // bytes of an id, a trace and a span
+constexpr int64_t AT_ONCE = 120;         // requests that one call of the system's generator is enough for
 
-}  // namespace
-
-// What is answered here; the same fields in the same order in head.py.
-struct Routes {
-    int64_t count;
-    const char **paths;
-    const int64_t *lengths;
+struct Text {
+    const char *start;
+    int64_t length;
 };
 
-// What a head says; the same fields in the same order in head.py.
+using Routes = std::vector<Text>;  // paths that are answered here
+
+// What a head says.
 struct Head {
     int64_t path;          // which of the routes
     int64_t header_bytes;  // of all names and values
@@ -38,14 +41,7 @@ struct Head {
     char id[LONGEST_ID];
 };
 
-namespace {
-
-struct Text {
-    const char *start;
-    int64_t length;
-};
-
-// Names in lower case; the first OTHERS are kept for the caller, the same in the same order in head.py.
+// Names in lower case; the first OTHERS are kept for the caller.
 enum Name { AUTHORIZATION, API_KEY, DEADLINE, HOST, LENGTH, TYPE, CONNECTION, REQUEST_ID, TRACE, REFUSED, PLAIN };
 
 struct Known {
@@ -196,9 +192,11 @@ private:
 
     bool request_line(const Routes &routes) {
         if (!word("POST ", 5)) return false;
-        for (out_.path = 0; out_.path < routes.count; ++out_.path) {
+        const auto count = static_cast<int64_t>(routes.size());
+        for (out_.path = 0; out_.path < count; ++out_.path) {
             const char *start = at_;
-            if (word(routes.paths[out_.path], routes.lengths[out_.path]) && word(" HTTP/1.1\r\n", 11)) return true;
+            const Text &path = routes[static_cast<size_t>(out_.path)];
+            if (word(path.start, path.length) && word(" HTTP/1.1\r\n", 11)) return true;
             at_ = start;
         }
         return false;
@@ -280,12 +278,94 @@ private:
     }
 };
 
+// What one reader of Python knows.
+struct Reading {
+    static constexpr const char *NAME = "ctrlift.head";
+
+    Reading(PyObject *paths, PyObject *type, PyObject *generator)
+        : paths(Py_NewRef(paths)), type(Py_NewRef(type)), generator(Py_NewRef(generator)), random(nullptr) {}
+
+    const Held paths, type, generator;  // of texts; of what is read; of random bytes
+    Routes routes;
+    Held random;
+    int64_t used = 0;  // of its bytes
+    pid_t process = 0;
+};
+
+// Whether there are random bytes for one request: the old ones may be used up, or belong to the process that this one
+// was forked from.
+bool draw(Reading &reading) {
+    const pid_t process = getpid();
+    if (reading.random && reading.used < AT_ONCE * RANDOM && reading.process == process) return true;
+    const auto size = static_cast<long long>(AT_ONCE * RANDOM);
+    reading.random.replace(PyObject_CallFunction(reading.generator.get(), "L", size));
+    reading.used = 0;
+    reading.process = process;
+    return static_cast<bool>(reading.random);
+}
+
+int64_t read_head(const Reading &reading, PyObject *data, const uint8_t *random, Head &head) {
+    head.header_bytes = head.kept = 0;
+    for (int64_t &stop : head.other_stop) stop = 0;
+    return Reader(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), head).read(reading.routes, random);
+}
+
+PyObject *others_of(const Head &head, const char *data) {
+    PyObject *others = PyDict_New();
+    for (int64_t other = 0; others != nullptr && head.kept && other < OTHERS; ++other) {
+        if (head.other_stop[other] == 0) continue;
+        const Held value(ascii(data + head.other_start[other], head.other_stop[other] - head.other_start[other]));
+        if (!value || PyDict_SetItemString(others, KNOWN[other].text, value.get()) < 0) Py_CLEAR(others);
+    }
+    return others;
+}
+
+PyObject *read_request(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    if (count != 1 || !PyBytes_Check(given[0])) return wrong("(data: bytes)");
+    auto &reading = state_of<Reading>(self);
+    if (!draw(reading)) return nullptr;
+    const auto *random = reinterpret_cast<const uint8_t *>(PyBytes_AS_STRING(reading.random.get())) + reading.used;
+    const char *data = PyBytes_AS_STRING(given[0]);
+    Head head;
+    const int64_t start = read_head(reading, given[0], random, head);
+    if (start < 0) Py_RETURN_NONE;
+    reading.used += RANDOM;
+    PyObject *path = PyTuple_GET_ITEM(reading.paths.get(), head.path);
+    return named_tuple(reading.type.get(), {
+        Py_NewRef(path),
+        PyBytes_FromStringAndSize(data + start, PyBytes_GET_SIZE(given[0]) - start),
+        PyLong_FromLongLong(head.header_bytes),
+        PyLong_FromSsize_t(PyUnicode_GET_LENGTH(path)),
+        ascii(head.id, head.id_length),
+        ascii(head.traceparent + 3, 32),
+        ascii(head.traceparent, TRACEPARENT),
+        others_of(head, data),
+    });
+}
+
+PyObject *awaits(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    if (count != 1 || !PyBytes_Check(given[0])) return wrong("(data: bytes)");
+    Head head;
+    const int64_t start = read_head(state_of<Reading>(self), given[0], nullptr, head);
+    return PyLong_FromLongLong(start < -1 ? -1 - start : 0);
+}
+
+PyMethodDef READ = method("read", read_request, "One whole request; None where the server's own parser has to read it.");
+PyMethodDef AWAITS = method("awaits", awaits, "How many bytes of its body a plain request lacks, else 0.");
+
 }  // namespace
 
-// See Reader::read. The 34 random bytes may be missing where only the number is wanted.
-EXPORTED int64_t ctrlift_read_head(const char *data, int64_t length, const Routes *routes, const uint8_t *random,
-                                   Head *head) {
-    head->header_bytes = head->kept = 0;
-    for (int64_t other = 0; other < OTHERS; ++other) head->other_stop[other] = 0;
-    return Reader(data, length, *head).read(*routes, random);
+// (paths: tuple of ASCII texts, type of what is read, random bytes) -> (read, awaits)
+PyObject *make_head_reader(PyObject *, PyObject *const *given, Py_ssize_t count) {
+    if (count != 3 || !PyTuple_Check(given[0])) return wrong("(paths, type, generator)");
+    auto *reading = new (std::nothrow) Reading(given[0], given[1], given[2]);
+    const Held capsule(capsule_of(reading));
+    if (!capsule) return nullptr;
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(given[0]); ++place) {
+        Py_ssize_t length;
+        const char *path = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(given[0], place), &length);
+        if (path == nullptr) return nullptr;
+        reading->routes.push_back({path, length});
+    }
+    return Py_BuildValue("(NN)", PyCFunction_New(&READ, capsule.get()), PyCFunction_New(&AWAITS, capsule.get()));
 }

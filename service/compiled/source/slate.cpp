@@ -1,10 +1,12 @@
-// A body of /score in one pass over its bytes; see slate.py for what the caller prepares. Whatever is wrong or unusual
+// A body of /score in one pass over its bytes, for SlateReader of slate.py. Whatever is wrong or unusual
 // ends the reading. So a wrong answer can only come from taking too much, never from taking too little.
 
 #include "slate.h"
 
-#include "exported.h"
+#include <cstddef>
+
 #include "json.h"
+#include "module.h"
 #include "xxh3.h"
 
 namespace {
@@ -180,14 +182,57 @@ private:
     }
 };
 
+constexpr Py_ssize_t LONGEST = 256 * 1024;  // a longer body would hold the event loop for a millisecond
+constexpr Py_ssize_t SHORTEST_CELL = 2;       // bytes of a body: 1,
+static_assert(offsetof(PyBytesObject, ob_sval) % alignof(Slate) == 0, "a slate lies in a bytes object");
+
+// Whether the body was read; the block then holds what it says.
+bool fill(PyObject *body, const Limits &limits, PyObject *block) {
+    const char *text = PyBytes_AS_STRING(body);
+    const Py_ssize_t length = PyBytes_GET_SIZE(body), size = PyBytes_GET_SIZE(block);
+    auto &slate = *reinterpret_cast<Slate *>(PyBytes_AS_STRING(block));
+    slate = {NO_NUMBER, NO_ID, -1, 0, -1, 0, 0, 0, 0, 0, size};
+    auto *behind = reinterpret_cast<Member *>(PyBytes_AS_STRING(block) + size);
+    return valid_utf8(text, length) && SlateReader(text, length, limits, slate, behind).body();
+}
+
+PyObject *text_or_none(const char *body, int32_t start, int32_t length) {
+    return start < 0 ? Py_NewRef(Py_None) : PyUnicode_DecodeUTF8(body + start, length, nullptr);
+}
+
+// (body, limits) -> what it says
+PyObject *read_slate(PyObject *type, PyObject *const *given, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(given[0]) || !PyTuple_Check(given[1]) || PyTuple_GET_SIZE(given[1]) != 2) {
+        return wrong("(body: bytes, limits: SlateLimits)");
+    }
+    const Limits limits = {PyLong_AsLongLong(PyTuple_GET_ITEM(given[1], 0)),
+                           PyLong_AsLongLong(PyTuple_GET_ITEM(given[1], 1))};
+    if (PyErr_Occurred()) return nullptr;
+    const Py_ssize_t length = PyBytes_GET_SIZE(given[0]);
+    if (length > LONGEST) Py_RETURN_NONE;
+    // No part of a body takes more than four times its own bytes.
+    const Py_ssize_t cells = 1 + length / SHORTEST_CELL;
+    Held block(PyBytes_FromStringAndSize(nullptr, sizeof(Slate) + cells * sizeof(uint64_t)));
+    if (!block) return nullptr;
+    if (!fill(given[0], limits, block.get())) Py_RETURN_NONE;
+    const auto &slate = *reinterpret_cast<const Slate *>(PyBytes_AS_STRING(block.get()));
+    const char *body = PyBytes_AS_STRING(given[0]);
+    return named_tuple(type, {
+        text_or_none(body, slate.user_start, slate.user_length),
+        text_or_none(body, slate.model_start, slate.model_length),
+        PyBool_FromLong(slate.raw),
+        PyLong_FromLong(slate.candidates),
+        std::isnan(slate.ts) ? Py_NewRef(Py_None) : PyFloat_FromDouble(slate.ts),
+        Py_NewRef(given[0]),
+        block.release(),
+    });
+}
+
+PyMethodDef READ = method("read", read_slate, "What a body says; None where it has to be read in another way.");
+
 }  // namespace
 
-// Whether the body was read; the block of `size` bytes then holds what it says.
-EXPORTED int64_t ctrlift_read_slate(
-    const char *text, int64_t length, int64_t candidates, int64_t id_bytes, void *block, int64_t size) {
-    Slate &slate = *static_cast<Slate *>(block);
-    slate = {NO_NUMBER, NO_ID, -1, 0, -1, 0, 0, 0, 0, 0, size};
-    if (length > std::numeric_limits<int32_t>::max() || !valid_utf8(text, length)) return 0;
-    auto *behind = reinterpret_cast<Member *>(static_cast<char *>(block) + size);
-    return SlateReader(text, length, {candidates, id_bytes}, slate, behind).body();
+// (type of what is read) -> read
+PyObject *make_slate_reader(PyObject *, PyObject *const *given, Py_ssize_t count) {
+    return count == 1 ? PyCFunction_New(&READ, given[0]) : wrong("(type)");
 }

@@ -1,5 +1,5 @@
 // What a body of /score says, as reading leaves it for encoding: a Slate and its cells, and at the end of the block the
-// members, the last one first.
+// members, the last one first. The block is a bytes object of Python and begins where its bytes do.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,6 @@
 
 #include "fitted.h"
 
-// The same fields in the same order in slate.py.
 struct Slate {
     double ts;       // NaN where the body does not say
     uint64_t user;   // id64 of the user
@@ -20,6 +19,8 @@ struct Slate {
     int32_t members;     // features of the user, the context and the candidates
     int64_t size;        // of the block, in bytes
 };
+
+enum SlateField { SLATE_BODY = 5, SLATE_BLOCK };  // of the class of slate.py
 
 enum Side : int32_t { USER, CONTEXT, CANDIDATE };
 enum Kind : int32_t { NOTHING, NUMBER, TEXT };

@@ -1,306 +1,139 @@
-// A slate and what is stored about its user to the arrays of a network; see slate_encoding.py for what the caller
-// prepares. What the ordinary way would refuse, or count as damage, ends the encoding.
+// SlateEncoder of slate_encoding.py: what it is given and what it gives, as objects of Python.
 
-#include "exported.h"
-#include "slate_matches.h"
-#include "slate_stored.h"
+#include "slate_encoding.h"
 
-namespace {
-
-enum Array { USER_IDS, USER_NUMBERS, CANDIDATE_IDS, CANDIDATE_NUMBERS, STEP_IDS, STEP_NUMBERS, MASK, ARRAYS };
-
-}  // namespace
-
-// What the caller reads first; counts of unseen ids and flags of missing features stand behind it.
-struct Head {
-    int64_t length;  // behaviours that are used
-    int64_t steps;   // T
-    int64_t starts[ARRAYS];
-    int64_t unseen, missing;  // whether any id is unseen, and how many features are missing
-};
-
-// What the store has about the user; null where there is nothing.
-struct Stored {
-    const char *sequence;
-    int64_t sequence_length;
-    const char *features;
-    int64_t features_length;
-};
+#include "module.h"
 
 namespace {
 
-constexpr char FORMAT_BYTE = 1;
-constexpr int64_t MOST_FEATURE_BYTES = 64 * 1024;
-constexpr int64_t NULLS = -1;
+// Values, and comparisons of candidates with behaviours, that an event loop may wait for.
+constexpr int64_t LONG = 200'000;
 
-// Cuts memory that holds zeros into pieces.
-class Room {
-public:
-    Room(void *first, int64_t size) : first_(static_cast<char *>(first)), size_(size) {}
+// What one encoder of Python knows.
+struct Encoder {
+    static constexpr const char *NAME = "ctrlift.slate_encoding";
 
-    template <typename T>
-    T *take(int64_t count, int64_t *start = nullptr) {
-        T *piece = reinterpret_cast<T *>(first_ + at_);
-        if (start != nullptr) *start = at_;
-        at_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-        if (at_ <= size_) return piece;
-        at_ = size_ + 1;  // and so it stays
-        return nullptr;
-    }
+    Encoder(const Plan *plan, PyObject *const *held)
+        : plan(plan), whole(Py_NewRef(held[0])), slate(Py_NewRef(held[1])), type(Py_NewRef(held[2])),
+          arrays(Py_NewRef(held[3])), unseen(Py_NewRef(held[4])), missing(Py_NewRef(held[5])) {}
 
-    bool held() const { return at_ <= size_; }
-
-private:
-    char *first_;
-    int64_t at_ = 0, size_;
+    const Plan *plan;
+    // What the plan lies in; the types of a slate and of what is made of it; tuples of names.
+    const Held whole, slate, type, arrays, unseen, missing;
 };
 
-class Encoding {
+// The arrays by their names, as views of the block.
+class Views {
 public:
-    Encoding(const Plan &plan, const Slate &slate, const char *body, Room room)
-        : plan_(plan), slate_(slate), body_(body), room_(room), ids_(cells_of(slate) + slate.first) {}
+    Views(PyObject *names, PyObject *block) : names_(names), block_(block), made_(PyDict_New()) {}
 
-    bool run(const Stored &stored, int64_t max_events, double now) {
-        const char *records;
-        int64_t events;
-        if (!newest(stored, max_events, records, events)) return false;
-        History history(plan_, records, events, std::isnan(slate_.ts) ? now : slate_.ts);
-        if (!make_room(events) || !history.sound() || !told() || !kept(stored)) return false;
-        history.cut(event_rows_, event_places_, kept_);
-        find_candidates();
-        users(history);
-        candidates(history);
-        steps(history);
-        for (int64_t field = 0; field < plan_.unseen_count; ++field) head_->unseen |= unseen_[field] > 0;
-        for (int64_t flag = 0; flag < plan_.missing_count; ++flag) head_->missing += missing_[flag];
-        return true;
+    void add(Array array, int64_t rows, int64_t columns, int type) {
+        if (!made_) return;
+        auto *const block = reinterpret_cast<PyArrayObject *>(block_);
+        const auto &head = *static_cast<const Head *>(PyArray_DATA(block));
+        const npy_intp shape[] = {1, rows, columns};
+        // Those of the user have two axes.
+        const bool flat = array == USER_IDS || array == USER_NUMBERS;
+        const Held view(PyArray_New(&PyArray_Type, flat ? 2 : 3, flat ? shape + 1 : shape, type, nullptr,
+                                    PyArray_BYTES(block) + head.starts[array], 0, NPY_ARRAY_CARRAY, nullptr));
+        if (!view || PyArray_SetBaseObject(reinterpret_cast<PyArrayObject *>(view.get()), Py_NewRef(block_)) < 0 ||
+            PyDict_SetItem(made_.get(), PyTuple_GET_ITEM(names_, array), view.get()) < 0) {
+            made_.replace(nullptr);
+        }
     }
+
+    PyObject *release() { return made_.release(); }
 
 private:
-    const Plan &plan_;
-    const Slate &slate_;
-    const char *body_;
-    Room room_;
-    const uint64_t *ids_;  // (C)
-
-    Head *head_ = nullptr;
-    int64_t *unseen_ = nullptr;
-    uint8_t *missing_ = nullptr;
-    int64_t *user_ids_ = nullptr, *candidate_ids_ = nullptr;
-    float *user_numbers_ = nullptr, *candidate_numbers_ = nullptr;
-    Steps steps_ = {nullptr, nullptr, nullptr};
-    Values values_ = {nullptr, nullptr};
-    int64_t *columns_ = nullptr;  // by candidates' feature: 1 + its first cell; 0 for none, NULLS for nothing but null
-    int64_t *rows_ = nullptr;     // (C) of the item table
-    int64_t *event_rows_ = nullptr;
-    int32_t *event_places_ = nullptr;
-    uint64_t *happened_ = nullptr;
-    Kept *kept_ = nullptr;
-    Tally *tallies_ = nullptr;  // (matches, C)
-
-    // The newest records of a stored value; false where it is torn.
-    static bool newest(const Stored &stored, int64_t most, const char *&records, int64_t &count) {
-        records = nullptr;
-        count = 0;
-        if (stored.sequence == nullptr) return true;
-        const int64_t bytes = stored.sequence_length - 1;
-        if (bytes < 0 || stored.sequence[0] != FORMAT_BYTE || bytes % History::RECORD != 0) return false;
-        count = bytes / History::RECORD < most ? bytes / History::RECORD : most;
-        records = stored.sequence + stored.sequence_length - count * History::RECORD;
-        return true;
-    }
-
-    bool make_room(int64_t events) {
-        const int64_t count = slate_.candidates;
-        int64_t steps = 1;
-        for (int64_t number = 0; number < plan_.stream_count; ++number) {
-            const int64_t most = plan_.streams[number].max_len < events ? plan_.streams[number].max_len : events;
-            if (most > steps) steps = most;
-        }
-        int64_t starts[ARRAYS];
-        head_ = room_.take<Head>(1);
-        unseen_ = room_.take<int64_t>(plan_.unseen_count);
-        missing_ = room_.take<uint8_t>(plan_.missing_count);
-        user_ids_ = room_.take<int64_t>(plan_.user_id_width, starts + USER_IDS);
-        user_numbers_ = room_.take<float>(plan_.user_number_width, starts + USER_NUMBERS);
-        candidate_ids_ = room_.take<int64_t>(count * plan_.candidate_id_width, starts + CANDIDATE_IDS);
-        candidate_numbers_ = room_.take<float>(count * plan_.candidate_number_width, starts + CANDIDATE_NUMBERS);
-        steps_.ids = room_.take<int64_t>(steps * plan_.step_id_width, starts + STEP_IDS);
-        steps_.numbers = room_.take<float>(steps * plan_.step_number_width, starts + STEP_NUMBERS);
-        steps_.mask = room_.take<uint8_t>(steps * plan_.masks, starts + MASK);
-        values_ = {room_.take<int64_t>(plan_.told_features), room_.take<uint64_t>(plan_.told_features)};
-        columns_ = room_.take<int64_t>(plan_.feature_count);
-        rows_ = room_.take<int64_t>(count);
-        event_rows_ = room_.take<int64_t>(events);
-        event_places_ = room_.take<int32_t>(events * plan_.filter_count);
-        happened_ = room_.take<uint64_t>(events);
-        kept_ = room_.take<Kept>(plan_.filter_count);
-        tallies_ = room_.take<Tally>(plan_.match_count * count);
-        if (!room_.held()) return false;
-        std::memcpy(head_->starts, starts, sizeof starts);
-        return true;
-    }
-
-    // What the body says, by feature; false for a name that is not one of its side, and for a value of another kind.
-    bool told() {
-        const int64_t first_of[] = {0, plan_.user_features, plan_.told_features};
-        const int64_t end_of[] = {plan_.user_features, plan_.told_features, plan_.feature_count};
-        int64_t likely = 0;
-        for (int32_t number = 1; number <= slate_.members; ++number) {
-            const Member *member = members_of(slate_) - number;
-            const Text name = {body_ + member->name_start, member->name_length};
-            const int64_t place = find(name, first_of[member->side], end_of[member->side], likely);
-            if (place < 0 || !fits(plan_.features[place].kind, member->kind)) return false;
-            likely = place + 1;
-            if (member->side == CANDIDATE) {
-                columns_[place] = member->kind == NOTHING ? NULLS : 1 + static_cast<int64_t>(member->value);
-            } else {
-                const uint64_t none = plan_.features[place].kind == A_NUMBER ? bits_of(NO_NUMBER) : NO_ID;
-                values_.told[place] = GIVEN;
-                values_.bits[place] = member->kind == NOTHING ? none : member->value;
-            }
-        }
-        return true;
-    }
-
-    // Features are mostly told in one order, so the one behind the last one is looked at first.
-    int64_t find(const Text &name, int64_t first, int64_t end, int64_t likely) const {
-        if (likely > first && likely < end && is_called(plan_.features[likely], name)) return likely;
-        for (int64_t place = first; place < end; ++place) {
-            if (is_called(plan_.features[place], name)) return place;
-        }
-        return -1;
-    }
-
-    static bool fits(int64_t declared, int32_t kind) {
-        return kind == NOTHING || (declared == A_NUMBER && kind == NUMBER) || (declared == ONE_ID && kind == TEXT);
-    }
-
-    // What the store keeps besides, and which features nobody told.
-    bool kept(const Stored &stored) {
-        if (stored.features != nullptr) {
-            const int64_t length = stored.features_length;
-            if (length > MOST_FEATURE_BYTES || !valid_utf8(stored.features, length)) return false;
-            if (!StoredFeatures(stored.features, length, plan_, values_).read()) return false;
-        }
-        for (int64_t place = 0; place < plan_.feature_count; ++place) {
-            const int64_t flag = plan_.features[place].missing;
-            if (flag >= 0) missing_[flag] = place < plan_.told_features ? !known(place) : columns_[place] == 0;
-        }
-        if (plan_.user_missing >= 0) missing_[plan_.user_missing] = slate_.user_start < 0;
-        return true;
-    }
-
-    bool known(int64_t place) const { return values_.told[place] == GIVEN || values_.told[place] == KEPT; }
-
-    void find_candidates() {
-        find_all(plan_.items, plan_.item_count, [this](int64_t row) { return ids_[row]; }, rows_, slate_.candidates);
-        for (int64_t row = 0; row < slate_.candidates; ++row) {
-            if (rows_[row] == UNKNOWN_ROW) rows_[row] = plan_.item_count;
-        }
-    }
-
-    void users(const History &history) {
-        for (const IdField *field = plan_.user_ids; field < plan_.user_ids + plan_.user_id_count; ++field) {
-            const bool own = field->feature < 0, given = own ? slate_.user_start >= 0 : known(field->feature);
-            const uint64_t id = !given ? NO_ID : own ? slate_.user : values_.bits[field->feature];
-            const int64_t code = row_of(*field->table, id);
-            user_ids_[field->column] = code;
-            unseen_[field->unseen] = given ? code == UNSEEN && id != NO_ID : -1;
-        }
-        const NumberField *end = plan_.user_numbers + plan_.user_number_count;
-        for (const NumberField *field = plan_.user_numbers; field < end; ++field) {
-            const double value = field->computed        ? history.statistic(plan_.statistics[field->source])
-                                 : known(field->source) ? number_of(values_.bits[field->source])
-                                                        : NO_NUMBER;
-            write_number(*field, value, user_numbers_);
-        }
-    }
-
-    const uint64_t *column(int64_t feature) const {
-        return feature < 0 || columns_[feature] <= 0 ? nullptr : cells_of(slate_) + columns_[feature] - 1;
-    }
-
-    void candidates(const History &history) {
-        for (int64_t number = 0; number < plan_.match_count; ++number) {
-            const Match &match = plan_.matches[number];
-            const Compared compared = {ids_, rows_, column(match.feature), slate_.candidates};
-            Agreement(match, history).count(compared, happened_, tallies_ + number * slate_.candidates);
-        }
-        const IdField *last = plan_.candidate_ids + plan_.candidate_id_count;
-        for (const IdField *field = plan_.candidate_ids; field < last; ++field) {
-            const bool own = field->feature < 0;
-            unseen_[field->unseen] = own ? item_ids(*field) : candidate_ids(*field, column(field->feature));
-        }
-        const NumberField *end = plan_.candidate_numbers + plan_.candidate_number_count;
-        for (const NumberField *field = plan_.candidate_numbers; field < end; ++field) {
-            if (field->computed) computed_numbers(*field, history);
-            else candidate_numbers(*field, column(field->source));
-        }
-    }
-
-    // The candidates themselves; how many their table does not know.
-    int64_t item_ids(const IdField &field) {
-        int64_t unseen = 0, *cell = candidate_ids_ + field.column;
-        for (int64_t row = 0; row < slate_.candidates; ++row, cell += plan_.candidate_id_width) {
-            const bool listed = field.stored != nullptr && rows_[row] != plan_.item_count;
-            *cell = listed ? field.stored[rows_[row]] : row_of(*field.table, ids_[row]);
-            unseen += *cell == UNSEEN && ids_[row] != NO_ID;
-        }
-        return unseen;
-    }
-
-    // A feature of the candidates: what the body gives, and else the item table; how many given ids are unknown, -1
-    // where none are given.
-    int64_t candidate_ids(const IdField &field, const uint64_t *given) {
-        int64_t unseen = 0, *cell = candidate_ids_ + field.column;
-        for (int64_t row = 0; row < slate_.candidates; ++row, cell += plan_.candidate_id_width) {
-            const uint64_t id = given == nullptr ? NO_ID : given[row];
-            if (id != NO_ID || field.stored == nullptr) {
-                *cell = row_of(*field.table, id);
-                unseen += *cell == UNSEEN && id != NO_ID;
-            } else {
-                const int64_t *stored = field.stored + rows_[row] * field.width;
-                for (int64_t slot = 0; slot < field.width; ++slot) cell[slot] = stored[slot];
-            }
-        }
-        return columns_[field.feature] == 0 ? -1 : unseen;
-    }
-
-    void candidate_numbers(const NumberField &field, const uint64_t *given) {
-        float *numbers = candidate_numbers_;
-        for (int64_t row = 0; row < slate_.candidates; ++row, numbers += plan_.candidate_number_width) {
-            double value = given == nullptr ? NO_NUMBER : number_of(given[row]);
-            if (std::isnan(value) && field.stored != nullptr) value = field.stored[rows_[row]];
-            write_number(field, value, numbers);
-        }
-    }
-
-    void computed_numbers(const NumberField &field, const History &history) {
-        const Statistic &asked = plan_.statistics[field.source];
-        const Kept &kept = history.kept(asked.filter);
-        const Tally *tally = tallies_ + asked.match * slate_.candidates;
-        float *numbers = candidate_numbers_;
-        for (int64_t row = 0; row < slate_.candidates; ++row, ++tally, numbers += plan_.candidate_number_width) {
-            write_number(field, Agreement::statistic(asked.kind, *tally, kept), numbers);
-        }
-    }
-
-    void steps(const History &history) {
-        for (int64_t number = 0; number < plan_.stream_count; ++number) {
-            const int64_t length = history.write(plan_.streams[number], number, steps_, unseen_);
-            if (length > head_->length) head_->length = length;
-        }
-        head_->steps = head_->length > 0 ? head_->length : 1;
-    }
+    PyObject *names_, *block_;
+    Held made_;
 };
+
+PyObject *arrays_of(const Encoder &encoder, PyObject *block, int64_t candidates) {
+    const Plan &plan = *encoder.plan;
+    const int64_t steps = static_cast<const Head *>(PyArray_DATA(reinterpret_cast<PyArrayObject *>(block)))->steps;
+    Views views(encoder.arrays.get(), block);
+    views.add(USER_IDS, 1, plan.user_id_width, NPY_INT64);
+    views.add(USER_NUMBERS, 1, plan.user_number_width, NPY_FLOAT32);
+    views.add(CANDIDATE_IDS, candidates, plan.candidate_id_width, NPY_INT64);
+    views.add(CANDIDATE_NUMBERS, candidates, plan.candidate_number_width, NPY_FLOAT32);
+    views.add(STEP_IDS, steps, plan.step_id_width, NPY_INT64);
+    views.add(STEP_NUMBERS, steps, plan.step_number_width, NPY_FLOAT32);
+    views.add(MASK, steps, plan.masks, NPY_BOOL);
+    return views.release();
+}
+
+PyObject *unseen_of(const Encoder &encoder, const Head &head, const char *block) {
+    PyObject *unseen = PyDict_New();
+    if (head.unseen == 0) return unseen;
+    const auto *counts = reinterpret_cast<const int64_t *>(block + head.counts);
+    for (int64_t field = 0; unseen != nullptr && field < encoder.plan->unseen_count; ++field) {
+        if (counts[field] <= 0) continue;
+        const Held count(PyLong_FromLongLong(counts[field]));
+        if (!count || PyDict_SetItem(unseen, PyTuple_GET_ITEM(encoder.unseen.get(), field), count.get()) < 0) {
+            Py_CLEAR(unseen);
+        }
+    }
+    return unseen;
+}
+
+PyObject *missing_of(const Encoder &encoder, const Head &head, const char *block) {
+    PyObject *missing = PyTuple_New(head.missing);
+    Py_ssize_t place = 0;
+    for (int64_t flag = 0; missing != nullptr && flag < encoder.plan->missing_count; ++flag) {
+        if (!block[head.flags + flag]) continue;
+        PyTuple_SET_ITEM(missing, place++, Py_NewRef(PyTuple_GET_ITEM(encoder.missing.get(), flag)));
+    }
+    return missing;
+}
+
+bool bytes_or_none(PyObject *object) { return object == Py_None || PyBytes_Check(object); }
+
+PyObject *encode_slate(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    const auto &encoder = state_of<Encoder>(self);
+    if (count != 5 || !Py_IS_TYPE(given[0], reinterpret_cast<PyTypeObject *>(encoder.slate.get())) ||
+        !bytes_or_none(given[1]) || !bytes_or_none(given[2])) {
+        return wrong("(slate: Slate, sequence: bytes | None, features: bytes | None, max_events: int, now: float)");
+    }
+    const int64_t most = PyLong_AsLongLong(given[3]);
+    const double now = PyFloat_AsDouble(given[4]);
+    if (PyErr_Occurred()) return nullptr;
+    const Stored stored = {
+        given[1] == Py_None ? nullptr : PyBytes_AS_STRING(given[1]),
+        given[1] == Py_None ? 0 : PyBytes_GET_SIZE(given[1]),
+        given[2] == Py_None ? nullptr : PyBytes_AS_STRING(given[2]),
+        given[2] == Py_None ? 0 : PyBytes_GET_SIZE(given[2]),
+    };
+    const Plan &plan = *encoder.plan;
+    const auto &slate = *reinterpret_cast<const Slate *>(PyBytes_AS_STRING(PyTuple_GET_ITEM(given[0], SLATE_BLOCK)));
+    const int64_t events = std::min(most, stored.sequence_length / History::RECORD);
+    const int64_t columns = plan.candidate_id_width + plan.candidate_number_width;
+    if (slate.candidates * (columns + events * plan.match_count) > LONG) Py_RETURN_NONE;
+    npy_intp room = room_for(plan, slate.candidates, events);
+    const Held block(PyArray_ZEROS(1, &room, NPY_UINT8, 0));
+    if (!block) return nullptr;
+    char *start = PyArray_BYTES(reinterpret_cast<PyArrayObject *>(block.get()));
+    const char *body = PyBytes_AS_STRING(PyTuple_GET_ITEM(given[0], SLATE_BODY));
+    if (!Encoding(plan, slate, body, Room(start, room)).run(stored, most, now)) Py_RETURN_NONE;
+    const auto &head = *reinterpret_cast<const Head *>(start);
+    return named_tuple(encoder.type.get(), {
+        arrays_of(encoder, block.get(), slate.candidates),
+        PyLong_FromLongLong(head.length),
+        unseen_of(encoder, head, start),
+        missing_of(encoder, head, start),
+    });
+}
+
+PyMethodDef ENCODE = method("encode", encode_slate, "The network's inputs; None where the ordinary way has to answer.");
 
 }  // namespace
 
-// Whether the slate was encoded; the block, which held zeros and has `room` bytes, then begins with a Head.
-EXPORTED int64_t ctrlift_encode_slate(
-    const Plan *plan, const Slate *slate, const char *body, const char *sequence, int64_t sequence_length,
-    const char *features, int64_t features_length, int64_t max_events, double now, void *block, int64_t room) {
-    const Stored stored = {sequence, sequence_length, features, features_length};
-    return Encoding(*plan, *slate, body, Room(block, room)).run(stored, max_events, now);
+// (address of the plan, what it lies in, type of slates, type of what is made, names of the arrays, names of fields
+// whose unseen ids are counted, names of features that may be missing) -> encode
+PyObject *make_slate_encoder(PyObject *, PyObject *const *given, Py_ssize_t count) {
+    if (count != 7) return wrong("(address, plan, slate, type, arrays, unseen, missing)");
+    const auto *plan = static_cast<const Plan *>(PyLong_AsVoidPtr(given[0]));
+    if (plan == nullptr) return PyErr_Occurred() ? nullptr : wrong("the address of a plan first");
+    const Held capsule(capsule_of(new (std::nothrow) Encoder(plan, given + 1)));
+    return capsule ? PyCFunction_New(&ENCODE, capsule.get()) : nullptr;
 }
