@@ -55,6 +55,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _packages()
     yield _torch()
     yield _kernel(settings.models.kernel)
+    yield _requests()
     yield _guarded("store", lambda: asyncio.run(_store(settings)), "start it, or give another --store")
     yield _guarded("model store", lambda: _model_store(settings.models.dir), "export a run into it")
     yield _port(settings.server.host, settings.server.port)
@@ -122,6 +123,22 @@ def _kernel(choice: str) -> Finding:
             f"ONNX Runtime does its work: {error}",
             "install a C++ compiler, then python -m service.engines.kernel.build",
         )
+
+
+def _requests() -> Finding:
+    """Whether plain requests are read and written by compiled code."""
+    from service.compiled.library import CompiledUnavailable, compiled_module
+
+    try:
+        compiled_module()
+    except CompiledUnavailable as error:
+        return Finding(
+            "requests",
+            "warn",
+            f"read and written without compiled code: {error}",
+            "install a C++ compiler and Python's headers, then python -m service.compiled.build",
+        )
+    return Finding("requests", "ok", "plain ones are read and written by compiled code")
 
 
 def _guarded(check: str, look: Callable[[], Finding], do: str) -> Finding:

@@ -24,7 +24,7 @@ from service.compiled.reply import ResponseHeads
 
 _METHOD: Final = METHOD.encode()
 _HEADS: Final = ResponseHeads()
-_HOLD_S: Final = 0.05  # for a body that comes right behind its head, but not with it
+_HOLD_S: Final = 0.005  # for a body that comes right behind its head, but not with it
 
 
 class HotCycle:
@@ -153,6 +153,12 @@ class HotProtocol(HttpToolsProtocol):
         data = self._release()
         if not self.transport.is_closing():
             super().data_received(data)
+
+    def shutdown(self) -> None:
+        """See ``HttpToolsProtocol``; half a request gets its answer too."""
+        if self._held and self._flight is None:
+            self._pass_on()
+        super().shutdown()
 
     def _between_requests(self) -> bool:
         done = self.cycle is None or self.cycle.response_complete

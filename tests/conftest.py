@@ -109,6 +109,17 @@ def compiler() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def compiled_library(shared_folder: Path, compiler: list[str]) -> Path:
+    """The readers and writers of requests, built once a run from the source as it is."""
+    from service.compiled.build import build
+
+    def make(folder: Path) -> None:
+        build(folder / "_compiled.so")
+
+    return build_once(shared_folder / "compiled", make) / "_compiled.so"
+
+
+@pytest.fixture(scope="session")
 def kernel_library(shared_folder: Path, compiler: list[str]) -> Path:
     """The compiled operators, built once a run from the source as it is."""
     from service.engines.kernel.build import build

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from service.compiled import library as compiled
 from service.engines.kernel import library
 from tests.cli.running import assert_one_sentence, ctrlift
 from tests.service import tiny_bundle
@@ -58,9 +59,10 @@ def levels(ran_json: dict[str, list[dict[str, str]]]) -> dict[str, str]:
 
 
 def test_doctor_on_a_machine_that_is_ready(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_library: Path
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_library: Path, compiled_library: Path
 ) -> None:
     monkeypatch.setattr(library, "LIBRARY", kernel_library)
+    monkeypatch.setattr(compiled, "LIBRARY", compiled_library)
     monkeypatch.setenv("CTRLIFT_MODELS__DIR", str(bundle.parents[1]))
     monkeypatch.setenv("CTRLIFT_SERVER__PORT", "0")
     ran = ctrlift("doctor", "--store", f"embedded://{tmp_path}/store", "--json")
@@ -70,6 +72,7 @@ def test_doctor_on_a_machine_that_is_ready(
         "packages": "ok",
         "torch": "ok",
         "kernel": "ok",
+        "requests": "ok",
         "store": "ok",
         "model store": "ok",
         "port": "ok",
@@ -78,6 +81,7 @@ def test_doctor_on_a_machine_that_is_ready(
 
 def test_doctor_names_what_is_down_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "absent.so")
+    monkeypatch.setattr(compiled, "LIBRARY", tmp_path / "absent.so")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -88,5 +92,5 @@ def test_doctor_names_what_is_down_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert_one_sentence(ran, "store")
     found = levels(ran.json)
     assert (found["store"], found["model store"], found["port"]) == ("fail", "warn", "warn")
-    assert found["kernel"] == "warn"
+    assert (found["kernel"], found["requests"]) == ("warn", "warn")
     assert all(finding["do"] for finding in ran.json["findings"] if finding["level"] != "ok")

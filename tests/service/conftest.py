@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -47,20 +48,11 @@ def _programs() -> list[str]:
 @pytest.fixture(scope="session", params=_programs(), ids=lambda path: Path(path).name)
 def real_store_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A private server of each kind that this machine has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.behaviours.embedded.find_server", lambda: Path(request.param))
-        with EmbeddedServer(None) as server:
-            yield server.url
-
-
-@pytest.fixture(scope="session")
-def compiled_library(shared_folder: Path, compiler: list[str]) -> Path:
-    """The compiled reader and writer, built once a run from the source as it is."""
-
-    def make(folder: Path) -> None:
-        build(folder / "_compiled.so")
-
-    return build_once(shared_folder / "text", make) / "_compiled.so"
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:  # over before any other test looks for a server
+            patch.setattr("service.behaviours.embedded.find_server", lambda: Path(request.param))
+            server = stack.enter_context(EmbeddedServer(None))
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +68,7 @@ def run_sanitized(shared_folder: Path, compiler: list[str]) -> Callable[[str], N
         build(folder / "_compiled.so", flags)
 
     def run(module: str) -> None:
-        library = build_once(shared_folder / "text-sanitized", make) / "_compiled.so"
+        library = build_once(shared_folder / "compiled-sanitized", make) / "_compiled.so"
         # Python's own allocator would hand out pieces of its arenas, whose ends the sanitizer cannot see.
         environment = {**os.environ, "LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}
         environment["PYTHONMALLOC"] = "malloc"
