@@ -22,6 +22,7 @@ from service.metrics import forget_process
 from service.serving import Server, server_config
 from service.settings import Settings
 from service.supervisor import Supervisor, Work
+from service.timer_slack import ring_in_time
 from service.worker import run_worker
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ def run(settings: Settings) -> int:
     """
     logs.configure(settings.log)
     sys.setswitchinterval(_SWITCH_S)
+    ring_in_time()
     keep_freed_memory()
     listening = _listen(settings)
     store: EmbeddedServer | None = None
