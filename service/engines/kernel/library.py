@@ -64,12 +64,14 @@ class Library:
     """An open library and the instruction set that calls use.
 
     Attributes:
-        handle: Of the library.
+        handle: Of the library; calls let go of the interpreter's lock.
+        brief: The same, but calls keep the lock: right for microseconds, behind which a thread would wait for it anew.
         number: Of the instruction set.
         name: Of the instruction set: amx, avx512, avx2 or plain.
     """
 
     handle: ctypes.CDLL
+    brief: ctypes.CDLL
     number: int
     name: str
 
@@ -89,7 +91,7 @@ def open_library(path: Path | None = None, instruction_set: str | None = None) -
     for number, name in enumerate(_sets(handle)):
         wanted = instruction_set is None or name == instruction_set
         if wanted and handle.ctrlift_supported(number):
-            return Library(handle, number, name)
+            return Library(handle, _handle(path or LIBRARY, brief=True), number, name)
     raise KernelUnavailable(f"the processor or the build does not have the instruction set {instruction_set}")
 
 
@@ -123,11 +125,11 @@ def _sets(handle: ctypes.CDLL) -> list[str]:
 
 
 @cache
-def _handle(path: Path) -> ctypes.CDLL:
+def _handle(path: Path, *, brief: bool = False) -> ctypes.CDLL:
     if not path.exists():
         raise KernelUnavailable("it was not built (python -m service.engines.kernel.build)")
     try:
-        handle = ctypes.CDLL(str(path))
+        handle = (ctypes.PyDLL if brief else ctypes.CDLL)(str(path))
         for name in ("ctrlift_digest", "ctrlift_set"):
             getattr(handle, name).restype = ctypes.c_char_p
         digest = handle.ctrlift_digest().decode()
