@@ -72,7 +72,14 @@ class Flight:
         head: What stands before the body.
         slate: The body.
         serving: Who answers.
-        started: When it came, by ``perf_counter``.
+
+    Attributes:
+        over: Nobody waits any more.
+        step: What is done with the next outcome; None until the store has been asked.
+        asked: When the request came, by ``perf_counter``.
+        deadline: When it is given up, by the loop's clock.
+        behaviours_s, encode_s: Seconds until the store had answered, and of encoding.
+        encoded: Slate and history as the graph takes them.
     """
 
     # What uvicorn's connection reads and writes; most requests leave it so.
@@ -81,7 +88,6 @@ class Flight:
     more_body = False
     disconnected = False
     response_complete = False
-    # Nobody waits any more.
     over = False
     step: "Callable[[Flight, Any], bool] | None" = None
     encoded: EncodedSlate
@@ -252,6 +258,8 @@ class FastPath:
                 return
         except Exception:
             log.exception("fast_path_failed")
+            if flight.over:
+                return  # it was answered, and what failed came after that
         self._let_go(flight)
         flight.connection.answer_ordinarily(flight)
 

@@ -158,6 +158,23 @@ def test_an_engine_that_fails(published: Path) -> None:
     run(published, check)
 
 
+def test_what_fails_after_the_answer_is_no_reason_for_another(published: Path) -> None:
+    class Broken(Caller):
+        def answer_scores(self, flight: Flight, body: bytes) -> None:
+            super().answer_scores(flight, body)
+            raise RuntimeError("the connection is in a strange state")
+
+    def check(made: Parts) -> None:
+        caller = Broken()
+        flight = made.take(caller)
+        assert flight is not None
+        flight.set_result([b"1", STORED, None])
+        made.finish()
+        assert caller.happened == ["scores"]
+
+    run(published, check)
+
+
 def test_a_store_that_is_not_connected_is_no_case_for_the_fast_path(published: Path) -> None:
     def check(made: Parts) -> None:
         made.asks = False
