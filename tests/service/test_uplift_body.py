@@ -223,7 +223,7 @@ def test_a_library_of_other_source_is_not_used(
 ) -> None:
     copy = tmp_path / "_compiled.so"
     copy.write_bytes(compiled_library.read_bytes())
-    monkeypatch.setattr("service.compiled.library.source_digest", lambda _: "of another one")
+    monkeypatch.setattr("service.compiled.library.library_digest", lambda: "of another one")
     with pytest.raises(CompiledUnavailable, match="other source"):
         UserReader(["age"], [False], copy)
 

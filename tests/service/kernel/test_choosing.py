@@ -139,7 +139,7 @@ def test_an_old_processor_leaves_the_work_to_the_runtime(
         def ctrlift_supported(self, number: int) -> int:
             return int(library._sets(handle)[number] == "plain")
 
-    monkeypatch.setattr(library, "_handle", lambda _: Old())
+    monkeypatch.setattr(library, "_handle", lambda _path, **_options: Old())
     assert library.instruction_sets() == ["plain"]
     _falls_back(tiny_dien_bundle, expected, caplog, "neither AVX-512 nor AVX2")
 
