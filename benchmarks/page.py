@@ -40,15 +40,17 @@ SHORTFALLS: Final = """
   oneDNN on and off (no difference), other allocator thresholds (within the noise).
 - The Qini area of any e-mail on Hillstrom stays below its bar and is not separated from a response model. On rows that
   are not test rows, four folds gave ensembles of three .0030 and single networks .0030, so no ensemble was adopted.
-- CPU of a request without the model: where the model is one linear layer the service's own code takes what was promised,
-  or nearly; beside a real graph the same code costs two to three times as much, because a run of the graph leaves it in
-  cold caches. Measured step by step behind a run: 157 us when called through ctypes, 115 us as functions of an extension
-  module, 48 and 31 us in tight loops; the rest is sockets, the store and the event loop. Huge pages for the heap saved a
-  tenth or nothing, pinning threads to cores nothing, running the graph on the event loop nothing.
-- With the kernel the engine's thread waits for the interpreter several times a request, so throughput against the direct
-  call depends on how soon the machine wakes a thread: between .64 and .88 within an hour on a shared machine.
-- Two workers against one stay below their bar on two cores: one worker keeps 1.1 cores busy by itself, because its event
-  loop runs beside its engine, and the store and the load generator want a part too. By CPU time it is 1.85 to 2.0.
+- CPU of a request without the model: where the model is one linear layer the service's own code takes what was
+  promised, or nearly; beside a real graph the same code costs two to three times as much, because a run of the graph
+  leaves it in cold caches. Measured step by step behind a run: 157 us when called through ctypes, 115 us as functions
+  of an extension module, 48 and 31 us in tight loops; the rest is sockets, the store and the event loop. Huge pages
+  for the heap saved a tenth or nothing, pinning threads to cores nothing, running the graph on the event loop
+  nothing.
+- With the kernel the engine's thread waits for the interpreter several times a request, so throughput against the
+  direct call depends on how soon the machine wakes a thread: between .64 and .88 within an hour on a shared machine.
+- Two workers against one stay below their bar on two cores: one worker keeps 1.1 cores busy by itself, because its
+  event loop runs beside its engine, and the store and the load generator want a part too. By CPU time it is 1.85 to
+  2.0.
 - Batch scoring reaches its bar for slates of 100; of single rows with a history each it is 1.5 times the best library.
 - The funnel's conversions are underestimated on the test period: its users give more fives among liked films than those
   before (.44 against .37), and two separate networks are off as much. Eight numbers about how liked films were rated
