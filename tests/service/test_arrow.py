@@ -21,7 +21,7 @@ from service.api.arrow_stream import END, MARK
 from service.api.flat_table import FlatTable
 from service.errors import BadRequest, InvalidFeatures
 
-LIMITS = {"candidates": 20, "behaviours": 3, "id_bytes": 40}
+LIMITS = {"candidates": 20, "behaviours": 3, "id_bytes": 40, "deadline_ms": 30_000}
 TEXTS = pa.list_(pa.string())
 
 

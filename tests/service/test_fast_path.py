@@ -19,7 +19,7 @@ from service.compiled.library import CompiledUnavailable, compiled_module
 from tests.service.test_hot_protocol import Got, Line, request
 from tests.service.test_score_body import damaged
 
-ORDINARILY = b"x-request-deadline-ms: 900"  # a deadline of its own is nothing for the fast path
+ORDINARILY = b"x-request-deadline-ms: 29000"  # a deadline of its own is nothing for the fast path
 SENT = {"user_id": "known", "candidates": ["1", "2", "unseen"], "context": {"hour": 20}, "ts": 2000}
 EVENTS = [{"user_id": user, "item_id": str(item), "ts": 900 + item} for user in ("known", "196") for item in range(12)]
 WRITER = {"age": 31.5, "occupation": "writer"}
@@ -37,7 +37,9 @@ def _compiled(compiler: list[str]) -> None:
 @pytest.fixture(scope="module")
 def live(published: Path, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {"models.dir": published, "store.url": valkey.url, "store.prefix": "fast", "log.requests": True}
-    settings |= {"limits.candidates": 5, "limits.behaviours": 3, "limits.id_bytes": 40}
+    settings |= {"limits.candidates": 5, "limits.behaviours": 3, "limits.id_bytes": 40, "limits.deadline_ms": 30_000}
+    # A machine that stands still for a moment is not what is looked at here.
+    settings |= {"store.timeout_ms": 2000, "store.connect_timeout_ms": 2000}
     folder = tmp_path_factory.mktemp("fast")
     with service_process(folder, settings) as service, httpx.Client(base_url=service.url) as ask:
         assert ask.post("/behaviours", json={"events": [one for one in EVENTS if one["item_id"] != "0"]}).is_success
