@@ -28,7 +28,7 @@ async def uplift(request: Request) -> Response:
 
 
 async def reply_to(container: Container, raw: bytes, request_id: str) -> memoryview:
-    """The reply to a body, both as bytes.
+    """The reply to a body; both are bytes, the reply a view that is not copied.
 
     Raises:
         ServiceError: 400, 404, 422, 500 or 503.

@@ -12,6 +12,7 @@ import structlog
 from service.behaviours.base import BehaviourStore, Packed, Reading, StoreError, UserData, marker_of
 from service.behaviours.breaker import Breaker, State
 from service.behaviours.codec import decode_user
+from service.behaviours.commands import ReplyError
 from service.behaviours.feature_copies import FeatureCopies
 from service.metrics import Metrics
 from service.receiving import Receiver
@@ -99,6 +100,15 @@ class _Epoch:
         return self.wiped_at is not None and now - self.wiped_at < self.hold_s
 
 
+def _failure(reply: Any) -> Exception:
+    """What the log says of a reply that is no list of values."""
+    if isinstance(reply, StoreError):
+        return reply
+    if isinstance(reply, ReplyError):
+        return StoreError(f"the store refused MGET: {reply.code}")
+    return StoreError("the store's reply to MGET is not a list of three values")
+
+
 class Histories:
     """Reads behind a breaker, with a small memory of what was read.
 
@@ -156,8 +166,7 @@ class Histories:
             seconds: That it took.
         """
         if type(reply) is not list or len(reply) != 3:
-            cause = reply if isinstance(reply, Exception) else type(reply).__name__
-            self._failed(StoreError(f"the store's reply to MGET is not a list of three values: {cause}"))
+            self._failed(_failure(reply))
             return None
         self._succeeded(seconds)
         marker, sequence, features = reply

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bundle.behaviours import pack, records
 from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, StoreError, UserData
@@ -198,15 +199,26 @@ def test_a_store_wiped_meanwhile_is_no_answer_without_waiting(marker: bytes | No
     assert (ladder.histories.came([marker, None, None], 0.001) is None) == (marker != b"4")
 
 
-@pytest.mark.parametrize("reply", [StoreError("gone"), ReplyError("LOADING"), [b"5"], None, b"5"])
-def test_failures_without_waiting_open_the_breaker(reply: object) -> None:
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (StoreError("gone"), "gone"),
+        (ReplyError("LOADING the data"), "the store refused MGET: LOADING"),
+        ([b"5"], "not a list of three"),
+        (None, "not a list of three"),
+        (b"5", "not a list of three"),
+    ],
+)
+def test_failures_without_waiting_open_the_breaker_and_say_why(reply: object, said: str) -> None:
     ladder = Ladder()
-    for _ in range(5):
-        assert begin(ladder)
-        assert ladder.histories.came(reply, 0.001) is None
+    with capture_logs() as lines:
+        for _ in range(5):
+            assert begin(ladder)
+            assert ladder.histories.came(reply, 0.001) is None
     assert ladder.histories.state == "degraded"
     assert not begin(ladder)
     assert ladder.store.calls == 5
+    assert [said in line["cause"] for line in lines] == [True]
 
 
 def test_a_lost_history_is_corrected_with_its_own_calibrator(published: Path) -> None:
