@@ -8,6 +8,8 @@ JOBS     ?= 2
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+# A library of other source than this is refused, and then everything is slower.
+SOURCES := $(wildcard service/compiled/source/* service/engines/kernel/source/*)
 DEMO    := demo
 # One thread a process: two test workers on two cores, and runs that repeat to the bit.
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -20,7 +22,7 @@ help: ## show this list
 
 install: $(STAMP) ## make .venv and install everything (PIP_ARGS=... goes to pip)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(SOURCES)
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11, or say make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar on $(PIP_ARGS) --constraint constraints.txt --editable '.[train,torchscript,dev]'
