@@ -1,11 +1,13 @@
 """The ladder and its breaker, with a store and a clock that do as they are told."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from bundle.behaviours import pack, records
 from service.behaviours.base import Appended, Event, Features, Reading, StoredFeatures, StoreError, UserData
@@ -17,6 +19,16 @@ from service.metrics import Metrics
 from service.receiving import Receiver
 from service.settings import BreakerSettings, StoreSettings
 from tests.service import tiny_bundle
+
+
+@pytest.fixture
+def lines() -> Iterator[list[EventDict]]:
+    """Log lines of every level, whatever this process has configured before."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    with capture_logs() as captured:
+        yield captured
+    structlog.configure(**before)
 
 
 class Clock:
@@ -209,12 +221,13 @@ def test_a_store_wiped_meanwhile_is_no_answer_without_waiting(marker: bytes | No
         (b"5", "not a list of three"),
     ],
 )
-def test_failures_without_waiting_open_the_breaker_and_say_why(reply: object, said: str) -> None:
+def test_failures_without_waiting_open_the_breaker_and_say_why(
+    lines: list[EventDict], reply: object, said: str
+) -> None:
     ladder = Ladder()
-    with capture_logs() as lines:
-        for _ in range(5):
-            assert begin(ladder)
-            assert ladder.histories.came(reply, 0.001) is None
+    for _ in range(5):
+        assert begin(ladder)
+        assert ladder.histories.came(reply, 0.001) is None
     assert ladder.histories.state == "degraded"
     assert not begin(ladder)
     assert ladder.store.calls == 5
