@@ -10,6 +10,7 @@ from service.behaviours import BehaviourStore, open_store
 from service.behaviours.histories import Histories
 from service.core.admission import Admission
 from service.core.engine_threads import EngineThreads
+from service.core.loop_runs import LoopRuns
 from service.core.registry import Registry
 from service.core.scorer import Scorer
 from service.core.uplifter import Uplifter
@@ -29,7 +30,7 @@ class Container:
     gate: Gate
     registry: Registry
     histories: Histories
-    engines: EngineThreads
+    runs: LoopRuns
     scorer: Scorer
     uplifter: Uplifter
 
@@ -48,7 +49,7 @@ class Container:
     async def stop(self) -> None:
         """Let go of everything, in the order of use."""
         self.admission.draining = True
-        self.engines.close()  # runs that are under way finish
+        self.runs.close()  # runs that are under way finish
         await self.registry.close()
         await self.histories.close()
         self.metrics.stop()
@@ -64,8 +65,9 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
     admission = Admission(settings.limits, metrics)
     registry = Registry(settings.models, settings.routes, settings.threads, metrics)
     histories = Histories(open_store(settings.store), settings.store, metrics)
-    # A run holds a core for milliseconds; on the event loop it would hold up every other request.
     engines = EngineThreads(settings.threads.engine)
+    # Several threads are wanted for several runs at a time, which a loop cannot do.
+    runs = LoopRuns(engines, settings.threads.loop_ms / 1e3 if settings.threads.engine == 1 else 0.0)
     ignore_unknown = settings.validation.extra == "ignore"
     return Container(
         settings=settings,
@@ -74,7 +76,7 @@ def build(settings: Settings, metrics: Metrics, keys: Keys) -> Container:
         gate=Gate(keys, admission, settings.limits, metrics),
         registry=registry,
         histories=histories,
-        engines=engines,
-        scorer=Scorer(registry, histories, metrics, engines, ignore_unknown=ignore_unknown),
+        runs=runs,
+        scorer=Scorer(registry, histories, metrics, engines, runs, ignore_unknown=ignore_unknown),
         uplifter=Uplifter(registry, histories, metrics, engines, ignore_unknown=ignore_unknown),
     )

@@ -1,5 +1,6 @@
 """Who waits for an outcome: a future, or whatever else wants to be told at once."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -21,3 +22,21 @@ class Receiver(Protocol):
     def cancel(self) -> object:
         """It is given up."""
         ...
+
+
+def outcome(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:
+    """What ``work(*arguments)`` returns or raises."""
+    try:
+        return work(*arguments), None
+    except Exception as raised:  # noqa: BLE001 - it is raised again where somebody waits for it
+        return None, raised
+
+
+def settle(receiver: Receiver, result: Any, error: Exception | None) -> None:
+    """Hand an outcome over, if somebody still waits."""
+    if receiver.done():
+        return
+    if error is not None:
+        receiver.set_exception(error)
+    else:
+        receiver.set_result(result)

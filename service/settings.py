@@ -196,6 +196,12 @@ class ThreadSettings(Section):
     engine: int = Field(
         2, ge=1, le=256, description="Graph runs at the same time in one process; 1 if not set and workers are several."
     )
+    loop_ms: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Runs that are expected to be shorter happen on the event loop if threads.engine is 1; 0: none.",
+    )
 
 
 class Settings(BaseSettings):

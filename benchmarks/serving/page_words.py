@@ -29,9 +29,10 @@ DEFINITIONS: Final = """## What the numbers mean
   for click prediction export such networks. It counts only if its products of matrices run at a fifth or more of the
   rate of one plain product in the same run.
 - Throughput against the direct call sets requests a second beside direct calls a second in a loop: what is left of the
-  graph's speed when it is served. A worker's event loop may run on another core than its engine, so the ratio says
-  nothing of what a request costs; the CPU time of a direct call against that of a request stands below it for that,
-  and would in turn flatter a worker that waits. Earlier records of these keys held the lower of the two.
+  graph's speed when it is served. A graph that takes more than `threads.loop_ms` runs in a thread beside the event
+  loop, maybe on another core, and then the ratio says nothing of what a request costs; the CPU time of a direct call
+  against that of a request stands below it for that, and would in turn flatter a worker that waits. Earlier records of
+  these keys held the lower of the two.
 - CPU of a request without the model is the difference of the two CPU times in the same rounds, with the faster way to
   run the graph: parsing, validation, the store, encoding, queueing, the answer, and whatever the graph loses by sharing
   the caches. A round's direct call is the mean of the loops before and after the service's slice. The graph's own time
@@ -39,7 +40,8 @@ DEFINITIONS: Final = """## What the numbers mean
   two say the same without it.
 - CPU of a request outside its own run of the graph is seen in a second service, the same but for a clock around the
   run: the CPU time of its process less that of the runs, in the same requests. What the graph loses by sharing the
-  caches is not in it. The event loop and the engine are two threads, and the kernel counts each of them.
+  caches is not in it. Processor time is counted by thread: a graph of less than `threads.loop_ms` runs on the event
+  loop, any other in the engine's thread.
 - CPU of a request where the model is one linear layer: a bundle of the same declaration, served in the same way, whose
   graph takes about as long as a call of the runtime takes at all. Nothing large runs between two requests, so the
   caches stay warm: it is what the service's own code costs at its best.

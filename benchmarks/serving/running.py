@@ -95,7 +95,7 @@ class Slice:
         cpu_us: user plus system time of the server's processes a request.
         cores: how many cores they kept busy.
         first_us: CPU time a request of their first threads, in which the service's event loops run.
-        busiest_us: the same of the busiest other thread, in which the service runs the graph.
+        busiest_us: the same of the busiest other thread, in which the service runs graphs that take long.
     """
 
     load: Load

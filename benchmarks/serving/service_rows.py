@@ -163,5 +163,4 @@ def _inside(clocked: Sequence[Inside]) -> dict[str, Any]:
         "graph_us": summary([each.graph_us for each in clocked], 1),
         "around_us": summary([each.part.cpu_us - each.graph_us for each in clocked], 1),
         "loop_us": summary([each.part.first_us for each in clocked], 1),
-        "engine_around_us": summary([each.part.busiest_us - each.graph_us for each in clocked], 1),
     }

@@ -104,14 +104,13 @@ def _threads(part: Mapping[str, Any]) -> str:
         (
             name,
             *(_median(found[key]) for key in ("loop_us", "engine_us")),
-            *(_median(found["inside"][key]) for key in ("request_cpu_us", "graph_us", "engine_around_us", "around_us")),
+            *(_median(found["inside"][key]) for key in ("request_cpu_us", "graph_us", "around_us")),
         )
         for name, found in part.items()
     ]
     headers = ("graph run by", "event loop, us", "engine thread, us", "request with a clock, us", "of it the graph, us")
-    rest = ("rest of the engine thread, us", "all but the graph, us")
     return "CPU time of a request by thread, and in a second service with a clock around the graph:\n\n" + table(
-        (*headers, *rest), rows
+        (*headers, "all but the graph, us"), rows
     )
 
 

@@ -58,12 +58,12 @@ class RunOptions:
     @property
     def rounds(self) -> int:
         """Of every comparison: many short ones, so that its sides see the machine in the same state."""
-        return 5 if self.quick else 11
+        return 7 if self.quick else 21
 
     @property
     def slice_s(self) -> float:
         """Of one side of the service in a round."""
-        return 0.25 if self.quick else 0.5
+        return 0.2 if self.quick else 0.3
 
 
 class Bench:

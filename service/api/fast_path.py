@@ -78,7 +78,9 @@ class Flight:
         step: What is done with the next outcome; None until the store has been asked.
         asked: When the request came, by ``perf_counter``.
         deadline: When it is given up, by the loop's clock.
-        behaviours_s, encode_s: Seconds until the store had answered, and of encoding.
+        kept_s: ``LoopRuns.kept_s`` at that time.
+        wait_s, behaviours_s, encode_s: Seconds for which others were served, until the store had answered, of encoding.
+        encoded_at: When that was done.
         encoded: Slate and history as the graph takes them.
     """
 
@@ -93,8 +95,11 @@ class Flight:
     encoded: EncodedSlate
     deadline: float
     asked: float
+    kept_s: float
+    wait_s: float
     behaviours_s: float
     encode_s: float
+    encoded_at: float
 
     def __init__(
         self, path: "FastPath", connection: Connection, data: bytes, head: Head, slate: Slate, serving: Serving
@@ -158,7 +163,7 @@ class FastPath:
         self._admission = container.admission
         self._registry = container.registry
         self._histories = container.histories
-        self._submit = container.engines.submit
+        self._runs = container.runs
         self._accounts = accounts
         self._landed = FastTally(container.metrics, ROUTE, METHOD).add
         self._log = settings.log.requests
@@ -203,6 +208,7 @@ class FastPath:
             return None
         flight = Flight(self, connection, data, head, slate, serving)
         flight.asked = started
+        flight.kept_s = self._runs.kept_s
         if not self._histories.begin(slate.user_id, flight) or flight.over:
             self._let_go(flight)
             return None
@@ -266,7 +272,9 @@ class FastPath:
     def _encode(self, flight: Flight, reply: Any) -> bool:
         """The store has answered: slate and history to the graph's inputs, and those to the engine."""
         slate, came = flight.slate, perf_counter()
-        flight.behaviours_s = came - flight.asked
+        # A reply that comes while the loop is kept by runs is no slow one.
+        flight.wait_s = waited = self._runs.kept_s - flight.kept_s
+        flight.behaviours_s = max(0.0, came - flight.asked - waited)
         found = self._histories.came(reply, flight.behaviours_s)
         if found is None:
             return False
@@ -277,8 +285,10 @@ class FastPath:
         self._histories.keep(slate.user_id or "", found)
         flight.encoded = encoded
         flight.step = self._finish
-        flight.encode_s = perf_counter() - came
-        self._submit(flight, serving.run, encoded.inputs)
+        flight.encoded_at = now = perf_counter()
+        flight.encode_s = now - came
+        version = serving.version
+        self._runs.submit(flight, version.run_time.expect(slate.candidates), serving.run, encoded.inputs)
         return True
 
     def _finish(self, flight: Flight, ran: Any) -> bool:
@@ -298,6 +308,7 @@ class FastPath:
             (
                 serving.version,
                 total,
+                flight.wait_s + max(0.0, began - flight.encoded_at - ran.seconds),
                 flight.behaviours_s,
                 flight.encode_s,
                 ran.seconds,

@@ -5,10 +5,10 @@ from collections import Counter
 from service.core.version import ServedVersion
 from service.metrics import Metrics
 
-# One answer: the version; seconds from the first byte to the last, until the store had answered, of encoding, of the
-# graph and of writing the reply; by field how many ids its table does not know; the mean of each task's probabilities.
-# A plain tuple: the making of a named one costs more than all that it is asked for.
-Landed = tuple[ServedVersion, float, float, float, float, float, dict[str, int], tuple[float, ...]]
+# One answer: the version; seconds from the first byte to the last, of waiting for its turn, until the store had
+# answered, of encoding, of the graph and of writing the reply; by field how many ids its table does not know; the mean
+# of each task's probabilities. A plain tuple: the making of a named one costs more than all that it is asked for.
+Landed = tuple[ServedVersion, float, float, float, float, float, float, dict[str, int], tuple[float, ...]]
 
 
 class FastTally:
@@ -38,12 +38,12 @@ class FastTally:
             return
         self._landed.clear()
         metrics, count = self._metrics, len(landed)
-        versions, totals, behaviours, encode, engine, serialise, _, _ = zip(*landed, strict=True)
+        versions, totals, wait, behaviours, encode, engine, serialise, _, _ = zip(*landed, strict=True)
         self._requests.inc(count)
         self._source.inc(count)
         metrics.fast.inc(count)
         self._seconds.observe_all(totals)
-        columns = (("wait", [0.0] * count), ("behaviours", behaviours), ("encode", encode))
+        columns = (("wait", wait), ("behaviours", behaviours), ("encode", encode))
         for stage, values in (*columns, ("engine", engine), ("serialise", serialise)):
             metrics.stages[stage].observe_all(values)
         for version in set(versions):

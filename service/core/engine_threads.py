@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from service.receiving import Receiver
+from service.receiving import Receiver, outcome, settle
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -74,21 +74,8 @@ def _do(
 ) -> None:
     if receiver.done():
         return
-    result, error = None, None
+    result, error = outcome(work, arguments)
     try:
-        result = work(*arguments)
-    except Exception as raised:  # noqa: BLE001 - it is raised again where somebody waits for it
-        error = raised
-    try:
-        loop.call_soon_threadsafe(_settle, receiver, result, error)
+        loop.call_soon_threadsafe(settle, receiver, result, error)
     except RuntimeError:
         return  # the loop has ended, and with it whoever waited
-
-
-def _settle(receiver: Receiver, result: Any, error: BaseException | None) -> None:
-    if receiver.done():
-        return
-    if error is not None:
-        receiver.set_exception(error)
-    else:
-        receiver.set_result(result)

@@ -8,6 +8,7 @@ from bundle.errors import FeatureError, NonFiniteLogits
 from bundle.request import ScoreQuery
 from service.behaviours.histories import Histories, History
 from service.core.engine_threads import EngineThreads
+from service.core.loop_runs import LoopRuns
 from service.core.registry import Registry
 from service.core.version import Scored, ServedVersion
 from service.engines.base import EngineError
@@ -36,7 +37,8 @@ class Scorer:
         registry: Which versions serve.
         histories: Where histories come from.
         metrics: Times each stage apart.
-        engines: Where graphs run.
+        engines: Where a request that takes long to encode is scored as a whole.
+        runs: Where the other graphs run.
         ignore_unknown: Drop feature names that the bundle does not know instead of refusing the request.
     """
 
@@ -46,6 +48,7 @@ class Scorer:
         histories: Histories,
         metrics: Metrics,
         engines: EngineThreads,
+        runs: LoopRuns,
         *,
         ignore_unknown: bool,
     ) -> None:
@@ -54,6 +57,7 @@ class Scorer:
         self._metrics = metrics
         self._ignore_unknown = ignore_unknown
         self._engines = engines
+        self._runs = runs
 
     async def score(self, query: ScoreQuery, model: str | None) -> Answer:
         """Score one slate with the version that ``model`` names.
@@ -87,7 +91,8 @@ class Scorer:
             # Encoding is shorter than handing over what is to be encoded, and a graph that runs meanwhile is not
             # interrupted for it.
             prepared = version.prepare(query, history.user)
-            ran = await self._engines.run(version.run, prepared.inputs)
+            expected_s = version.run_time.expect(len(query.candidates))
+            ran = await self._runs.run(expected_s, version.run, prepared.inputs)
             return version.finish(prepared, ran, without_history=history.lost)
         except FeatureError as error:
             raise invalid_features(error) from error

@@ -19,6 +19,7 @@ from bundle.loading import Bundle, Limits, open_bundle
 from bundle.request import ScoreQuery, rows_from_query
 from bundle.schema_checks import history_features
 from bundle.user_columns import StoredLike
+from service.core.run_time import RunTime
 from service.engines.base import Engine, EngineError
 from service.engines.opening import EngineName, EngineOptions, KernelChoice, faster_engine, open_engine
 
@@ -82,6 +83,9 @@ class ServedVersion:
     Args:
         bundle: The opened bundle.
         engine: Its graph.
+
+    Attributes:
+        run_time: What ``run`` will take.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -90,6 +94,7 @@ class ServedVersion:
         self.name = bundle.manifest.name
         self.version = bundle.manifest.version
         self.tasks = tuple(bundle.manifest.tasks)
+        self.run_time = RunTime()
         self._engine = engine
         # Set where the bundle is loaded to serve: a batch has no bytes of requests.
         self.compiled: CompiledVersion | None = None
@@ -140,7 +145,9 @@ class ServedVersion:
         """
         started = perf_counter()
         logits = self._engine.run(inputs)
-        return Ran(logits, perf_counter() - started)
+        seconds = perf_counter() - started
+        self.run_time.learn(logits.shape[0] * logits.shape[1], seconds)
+        return Ran(logits, seconds)
 
     def finish(self, prepared: Prepared, ran: Ran, *, without_history: bool) -> Scored:
         """Logits to probabilities.

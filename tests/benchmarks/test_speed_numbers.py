@@ -60,7 +60,7 @@ def service(throughput: float, cpu: float) -> dict[str, Any]:
         "p50_ms",
         "p99_ms",
     )
-    inside = {name: part(40.0) for name in ("request_cpu_us", "graph_us", "around_us", "loop_us", "engine_around_us")}
+    inside = {name: part(40.0) for name in ("request_cpu_us", "graph_us", "around_us", "loop_us")}
     return {"throughput": part(throughput), "cpu": part(cpu), **{name: part(50.0) for name in names}, "inside": inside}
 
 
@@ -111,7 +111,7 @@ def test_a_ratio_is_the_median_of_the_rounds_quotients() -> None:
 def test_waiting_is_no_cpu_time() -> None:
     assert cpu_ms(lambda: time.sleep(0.01), 0.02)() < 5
     values = np.random.default_rng(0).normal(size=200_000)
-    assert cpu_ms(lambda: np.sort(values), 0.02)() > 1
+    assert cpu_ms(lambda: np.sort(values), 0.02)() > 0.1
 
 
 @linux

@@ -76,7 +76,7 @@ def test_service_rows_and_memory(speed_files: SpeedFiles) -> None:
         assert threads == pytest.approx(found["request_cpu_us"]["median"], rel=0.1)
         inside = {name: part["median"] for name, part in found["inside"].items()}
         assert inside["graph_us"] + inside["around_us"] == pytest.approx(inside["request_cpu_us"], rel=0.1)
-        assert 0 < inside["engine_around_us"] < inside["around_us"]
+        assert inside["around_us"] > 0
         memory = memory_rows(speed_files.bundle, store.url, ONNX)
     assert len(memory["private_mb"]) == 2
     assert memory["second_worker_mb"] == max(memory["private_mb"])

@@ -64,7 +64,7 @@ class Parts:
         self.asks = True
         patch.setattr(parts.histories.store, "begin", lambda _user, _receiver: self.asks)
         patch.setattr(
-            parts.engines, "submit", lambda receiver, work, *given: self.works.append((receiver, work, given))
+            parts.runs, "submit", lambda receiver, _expected, work, *given: self.works.append((receiver, work, given))
         )
         self.path = FastPath(parts, Accounts(parts.settings.limits, parts.metrics, log_requests=False))
 
@@ -87,7 +87,7 @@ async def parts(published: Path, **limits: int) -> AsyncIterator[Parts]:
     made = container.build(settings, metrics, Keys(settings.auth))
     made.registry.scan()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(made.engines), "submit", type(made.engines).submit)
+        patch.setattr(type(made.runs), "submit", type(made.runs).submit)
         patch.setattr(type(made.histories.store), "begin", type(made.histories.store).begin)
         yield Parts(made, patch)
     await made.registry.close()
