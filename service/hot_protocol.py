@@ -167,8 +167,7 @@ class HotProtocol(HttpToolsProtocol):
     def answer_scores(self, flight: Flight, body: bytes) -> None:
         """See ``Connection``."""
         if flight.keep_alive:
-            head = _HEADS.write(self.server_state.default_headers, flight.head, len(body))
-            self._land(flight, head + body)
+            self._land(flight, _HEADS.put_before(body, self.server_state.default_headers, flight.head))
         else:
             headers = identifying(flight.head.request_id, flight.head.traceparent)
             self.answer(flight, ok(JSON, body, headers))

@@ -154,7 +154,8 @@ class Histories:
         Returns:
             False, and nothing was done, where ``read`` is needed.
         """
-        if self._breaker.state is not _CLOSED or not self._epoch.calm(self._clock):
+        epoch = self._epoch
+        if self._breaker.state is not _CLOSED or not (epoch.wiped_at is None or epoch.calm(self._clock)):
             return False
         return self.store.begin(user_id, receiver)
 
@@ -170,8 +171,10 @@ class Histories:
             return None
         self._succeeded(seconds)
         marker, sequence, features = reply
-        self._epoch.see_stored(marker, self._clock)
-        return Packed(sequence, features) if self._epoch.calm(self._clock) else None
+        epoch = self._epoch
+        epoch.see_stored(marker, self._clock)
+        calm = epoch.wiped_at is None or epoch.calm(self._clock)
+        return Packed(sequence, features) if calm else None
 
     def keep(self, user_id: str, found: Packed) -> None:
         """Remember what ``begin`` brought, once it is known to be whole."""
@@ -318,7 +321,7 @@ class Histories:
         await self.store.close()
 
     def _succeeded(self, seconds: float | None) -> None:
-        away = self._breaker.state is not State.CLOSED
+        away = self._breaker.state is not _CLOSED
         self._breaker.success()
         if seconds is not None:
             self._metrics.store_seconds.observe(seconds)

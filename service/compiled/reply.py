@@ -155,25 +155,25 @@ def _opening(before: bytes, name: str) -> _Piece:
 
 
 class ResponseHeads:
-    """Writes what stands before the body of good replies on connections that stay open."""
+    """Puts the head before the body of good replies on connections that stay open."""
 
     def __init__(self) -> None:
         self._default: Sequence[tuple[bytes, bytes]] | None = None
         self._opening = b""
 
-    def write(self, default_headers: Sequence[tuple[bytes, bytes]], head: Head, length: int) -> bytes:
-        """The head of one reply.
+    def put_before(self, body: bytes, default_headers: Sequence[tuple[bytes, bytes]], head: Head) -> bytes:
+        """One reply as it goes over the wire.
 
         Args:
+            body: JSON.
             default_headers: Of the server; another object each time they change, which is once a second.
             head: Of the request.
-            length: Of the body, in bytes.
         """
         if self._default is not default_headers:
             self._default = default_headers
             self._opening = b"".join((b"HTTP/1.1 200 OK\r\n", *(b"%b: %b\r\n" % header for header in default_headers)))
         own = (
-            f"content-length: {length}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
             f"x-request-id: {head.request_id}\r\ntraceparent: {head.traceparent}\r\n\r\n"
         )
-        return self._opening + own.encode()
+        return b"".join((self._opening, own.encode(), body))

@@ -29,13 +29,13 @@ class Admission:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._mean_s = 0.0
         self.draining = False
+        metrics.gather(self)
 
     def enter_at_once(self) -> bool:
         """Take a place, which ``leave`` must give back; False where ``enter`` has to wait or to refuse."""
         if self.draining or self._active >= self._limits.concurrency:
             return False
         self._active += 1
-        self._metrics.in_flight.set(self._active)
         return True
 
     async def enter(self, seconds_left: float) -> None:
@@ -50,7 +50,6 @@ class Admission:
             raise Draining("The server is stopping; send the request to another one.")
         if self._active < self._limits.concurrency:
             self._active += 1
-            self._metrics.in_flight.set(self._active)
             return
         if len(self._waiting) >= self._limits.queue:
             self._metrics.shed.labels("queue_full").inc()
@@ -63,7 +62,6 @@ class Admission:
     async def _wait(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._metrics.queued.set(len(self._waiting))
         try:
             await turn  # whoever leaves hands over its place; `_active` stays as it is
         except asyncio.CancelledError:
@@ -72,13 +70,14 @@ class Admission:
             else:
                 self._waiting.remove(turn)
             raise
-        finally:
-            self._metrics.queued.set(len(self._waiting))
 
     def leave(self, seconds: float) -> None:
         """Give a place back after so many seconds of work."""
         self._mean_s += _NEWEST * (seconds - self._mean_s)
-        self._hand_over()
+        if self._waiting:
+            self._hand_over()
+        else:
+            self._active -= 1
 
     def _hand_over(self) -> None:
         while self._waiting:
@@ -87,4 +86,8 @@ class Admission:
                 turn.set_result(None)
                 return
         self._active -= 1
+
+    def fold(self) -> None:
+        """Tell the gauges; see ``Gathered``."""
         self._metrics.in_flight.set(self._active)
+        self._metrics.queued.set(len(self._waiting))

@@ -182,7 +182,7 @@ def test_without_a_library_it_says_so(tmp_path: Path) -> None:
 def test_the_head_of_a_reply_is_that_of_the_connection(default: list[tuple[bytes, bytes]]) -> None:
     head = Head("/score", b"", 0, 6, ID, "0" * 32, "00-" + "1" * 32 + "-" + "2" * 16 + "-01", {})
     reply = ok("application/json", b"body", identifying(head.request_id, head.traceparent))
-    assert ResponseHeads().write(default, head, 4) + b"body" == reply_bytes(reply, default, keep_alive=True)
+    assert ResponseHeads().put_before(b"body", default, head) == reply_bytes(reply, default, keep_alive=True)
 
 
 def test_under_the_sanitizers(run_sanitized: Callable[[str], None]) -> None:
