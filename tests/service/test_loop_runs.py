@@ -73,6 +73,23 @@ def test_first_come_first_served_in_turns_that_leave_room_for_others(monkeypatch
     on_the_loop(check)
 
 
+def test_outcomes_of_a_turn_are_handed_over_behind_its_last_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        clock, made = Clock(monkeypatch), runs()
+        futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+
+        def work() -> None:
+            clock.work(SHORT, f"{[future.done() for future in futures]}")
+
+        for future in futures:
+            made.submit(future, SHORT, work)
+        await asyncio.wait(futures)
+        assert clock.happened == ["[False, False]"] * 2
+        made.close()
+
+    on_the_loop(check)
+
+
 def test_no_run_begins_that_would_outlast_the_turn_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         clock, made = Clock(monkeypatch), runs(most_s=1.0)
@@ -121,9 +138,10 @@ def test_a_receiver_that_fails_does_not_hold_up_the_next() -> None:
     async def check() -> None:
         said = list[str]()
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(str(context["exception"])))
-        made = runs()
+        made, after = runs(), asyncio.get_running_loop().create_future()
         made.submit(Failing(), SHORT, str)
-        assert await asyncio.wait_for(made.run(SHORT, int), 10) == 0
+        made.submit(after, SHORT, int)
+        assert await asyncio.wait_for(after, 10) == 0
         assert said == ["the receiver failed"]
         made.close()
 
