@@ -252,8 +252,8 @@ FAST_PATH_BREAKAGES: Final[tuple[Breakage, ...]] = (
     Breakage(
         "a wiped store's answer is taken without waiting",
         "service/behaviours/histories.py",
-        "        return Packed(sequence, features) if self._epoch.calm(self._clock) else None",
-        "        return Packed(sequence, features)",
+        "        calm = epoch.wiped_at is None or epoch.calm(self._clock)\n",
+        "        calm = True\n",
         ("tests/service/test_histories.py::test_a_store_wiped_meanwhile_is_no_answer_without_waiting",),
     ),
     Breakage(
@@ -357,5 +357,47 @@ FAST_PATH_BREAKAGES: Final[tuple[Breakage, ...]] = (
         "if digest().decode() != library_digest():",
         "if not digest():",
         ("tests/service/compiled/test_module.py::test_a_library_of_another_python_is_refused",),
+    ),
+    Breakage(
+        "a run that may take long keeps the event loop",
+        "service/core/loop_runs.py",
+        "        if expected_s > self._most_s:",
+        "        if False:",
+        ("tests/service/test_loop_runs.py::test_only_what_is_known_to_be_short_happens_on_the_loop",),
+    ),
+    Breakage(
+        "a turn of runs lasts until none waits",
+        "service/core/loop_runs.py",
+        "        while waiting and (not outcomes or perf_counter() + waiting[0][0] <= ends):",
+        "        while waiting:",
+        ("tests/service/test_loop_runs.py::test_first_come_first_served_in_turns_that_leave_room_for_others",),
+    ),
+    Breakage(
+        "a receiver that fails takes the outcomes of others with it",
+        "service/core/loop_runs.py",
+        "                _hand_over(receiver, result, error)",
+        "                settle(receiver, result, error)",
+        ("tests/service/test_loop_runs.py::test_a_receiver_that_fails_does_not_hold_up_the_next",),
+    ),
+    Breakage(
+        "runs of others count as a slow store",
+        "service/api/fast_path.py",
+        "max(0.0, came - flight.asked - waited)",
+        "max(0.0, came - flight.asked)",
+        ("tests/service/test_fast_path_failures.py::test_time_for_which_others_were_served_is_waiting",),
+    ),
+    Breakage(
+        "a run's time is expected of a slate of any length",
+        "service/core/run_time.py",
+        "self._seconds_each * candidates",
+        "self._seconds_each",
+        ("tests/service/test_loop_runs.py::test_a_run_takes_as_long_as_those_before_it_candidate_by_candidate",),
+    ),
+    Breakage(
+        "the gauge of requests under way is told nothing",
+        "service/core/admission.py",
+        "        metrics.gather(self)\n",
+        "",
+        ("tests/service/test_http.py::test_the_gauges_know_who_works_and_who_waits",),
     ),
 )

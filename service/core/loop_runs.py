@@ -68,7 +68,7 @@ class LoopRuns:
         self._due = False
         began = perf_counter()
         try:
-            # What follows a run is code of another kind: where it is done for all of them together, it is cold but once.
+            # What follows a run is code of another kind; done for all of them together it is cold but once.
             for receiver, result, error in self._run_until(began + TURN_S):
                 _hand_over(receiver, result, error)
         finally:

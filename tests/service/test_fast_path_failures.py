@@ -1,6 +1,7 @@
 """What can go wrong on the fast path: nothing is answered twice, nothing is kept, and the ordinary route says it."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ from service.metrics import Metrics
 from tests.service.test_fast_path import asked, body, fast
 from tests.service.test_hot_protocol import Line, request
 
+STAGES = ("wait", "behaviours")
 STORED = pack(records(["1", "2", "3"], [900, 901, 902]))
 
 
@@ -117,6 +119,23 @@ def test_the_way_of_a_plain_request(published: Path) -> None:
         flight.set_result(None)
         flight.set_exception(StoreError("late"))
         assert caller.happened == ["scores"]
+
+    run(published, check)
+
+
+def test_time_for_which_others_were_served_is_waiting(published: Path) -> None:
+    def check(made: Parts) -> None:
+        flight = made.take(Caller())
+        assert flight is not None
+        made.container.runs.kept_s += 40.0
+        flight.asked -= 41.0  # the store took a second and the runs of others 40
+        flight.set_result([b"1", STORED, None])
+        flight.encoded_at -= 3.0
+        made.finish()
+        text = made.container.metrics.exposition().decode()
+        seconds = {stage: float(re.search(rf'stage_seconds_sum{{stage="{stage}"}} (\S+)', text)[1]) for stage in STAGES}
+        assert seconds["behaviours"] == pytest.approx(1, abs=0.5)
+        assert seconds["wait"] == pytest.approx(43, abs=0.5)
 
     run(published, check)
 

@@ -351,6 +351,27 @@ def test_places_the_queue_and_the_rest() -> None:
     asyncio.run(run())
 
 
+def test_the_gauges_know_who_works_and_who_waits() -> None:
+    async def run() -> None:
+        metrics = Metrics()
+        admission = Admission(LimitSettings(concurrency=1, queue=5), metrics)
+        assert admission.enter_at_once()
+        assert not admission.enter_at_once()
+        waiting = asyncio.create_task(admission.enter(10))
+        await asyncio.sleep(0)
+        shown = metrics.exposition().decode()
+        assert "ctrlift_in_flight 1.0" in shown
+        assert "ctrlift_queued 1.0" in shown
+        admission.leave(0.0)
+        await waiting
+        admission.leave(0.0)
+        shown = metrics.exposition().decode()
+        assert "ctrlift_in_flight 0.0" in shown
+        assert "ctrlift_queued 0.0" in shown
+
+    asyncio.run(run())
+
+
 def test_who_would_wait_past_the_deadline_is_told_at_once() -> None:
     async def run() -> None:
         admission = Admission(LimitSettings(concurrency=1, queue=100), Metrics())
