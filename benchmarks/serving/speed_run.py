@@ -102,7 +102,8 @@ class Bench:
 
     def workers(self) -> dict[str, Any]:
         """Two workers against one."""
-        return worker_rows(self.files.bundle, self.store.url, variants()[-1], self.options.rounds, self.options.slice_s)
+        slice_s = 2 * self.options.slice_s  # its clients connect anew every time, and end one by one
+        return worker_rows(self.files.bundle, self.store.url, variants()[-1], self.options.rounds, slice_s)
 
     def memory(self) -> dict[str, Any]:
         """What a second worker takes beside 256 MB of embeddings."""
