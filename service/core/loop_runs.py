@@ -90,7 +90,8 @@ class LoopRuns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def close(self) -> None:
-        """End the threads too; work that waits is cancelled."""
+        """End the threads too; work that waits is cancelled, and what still comes is refused as they refuse it."""
+        self._most_s = -1.0
         while self._waiting:
             self._waiting.popleft()[1].cancel()
         self._threads.close()

@@ -16,7 +16,9 @@ class RunTime:
         self._seconds_each: float | None = None
 
     def learn(self, candidates: int, seconds: float) -> None:
-        """A run of so many candidates, at least one, has taken so long."""
+        """A run of so many candidates has taken so long."""
+        if candidates == 0:
+            return
         each, before = seconds / candidates, self._seconds_each
         self._seconds_each = each if before is None else before + _NEWEST * (each - before)
 

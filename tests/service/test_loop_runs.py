@@ -155,14 +155,16 @@ def test_closing_cancels_what_waits_and_ends_the_threads() -> None:
         made.submit(asyncio.get_running_loop().create_future(), SHORT, made.close)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.gather(asyncio.ensure_future(made.run(SHORT, int)), waiting)
-        with pytest.raises(RuntimeError, match="ended"):
-            await made.run(inf, int)
+        for expected_s in (SHORT, inf):
+            with pytest.raises(RuntimeError, match="ended"):
+                await made.run(expected_s, int)
 
     on_the_loop(check)
 
 
 def test_a_run_takes_as_long_as_those_before_it_candidate_by_candidate() -> None:
     run_time = RunTime()
+    run_time.learn(0, 1.0)
     assert run_time.expect(1) == inf
     run_time.learn(100, 0.2)
     assert run_time.expect(100) == pytest.approx(0.2)
