@@ -151,10 +151,12 @@ def test_a_receiver_that_fails_does_not_hold_up_the_next() -> None:
 def test_closing_cancels_what_waits_and_ends_the_threads() -> None:
     async def check() -> None:
         made = runs()
-        waiting = asyncio.ensure_future(made.run(SHORT, int))
-        made.submit(asyncio.get_running_loop().create_future(), SHORT, made.close)
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.gather(asyncio.ensure_future(made.run(SHORT, int)), waiting)
+        waiting = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        for future in waiting:
+            made.submit(future, SHORT, int)
+        made.close()
+        await asyncio.wait(waiting)
+        assert all(future.cancelled() for future in waiting)
         for expected_s in (SHORT, inf):
             with pytest.raises(RuntimeError, match="ended"):
                 await made.run(expected_s, int)
