@@ -45,9 +45,11 @@ DEFINITIONS: Final = """## What the numbers mean
 - CPU of a request where the model is one linear layer: a bundle of the same declaration, served in the same way, whose
   graph takes about as long as a call of the runtime takes at all. Nothing large runs between two requests, so the
   caches stay warm: it is what the service's own code costs at its best.
-- Two workers against one: 16 clients; on two cores the generator and the store compete with the workers, so the ratio
-  that two undisturbed cores would give, from CPU time a request, stands beside it.
-- Private memory is what the kernel counts as shared with no other process, after both workers have answered requests.
+- Two workers against one: 16 clients; two are set beside the mean of one before and after them. On two cores the
+  generator and the store compete with the workers, so the ratio that two undisturbed cores would give, from CPU time a
+  request, stands beside it.
+- Private memory is what the kernel counts as shared with no other process, after both workers have answered enough
+  requests to have read nearly all of the table: what only one has read yet would count as its own.
   The 256 MB of embeddings are rows that item ids are hashed into. The vocabulary curve has a row and an entry of the
   vocabulary for every item instead.
 - The load generator is a process of its own on plain sockets with requests written beforehand. A closed loop sends the

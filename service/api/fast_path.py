@@ -270,7 +270,7 @@ class FastPath:
         flight.connection.answer_ordinarily(flight)
 
     def _encode(self, flight: Flight, reply: Any) -> bool:
-        """The store has answered: slate and history to the graph's inputs, and those to the engine."""
+        """The store has answered: slate and history to the graph's inputs, which then runs."""
         slate, came = flight.slate, perf_counter()
         # A reply that comes while the loop is kept by runs is no slow one.
         flight.wait_s = waited = self._runs.kept_s - flight.kept_s

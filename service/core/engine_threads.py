@@ -1,7 +1,7 @@
-"""Threads that runs of a graph happen in, so that the event loop stays free.
+"""Threads that runs of a graph happen in, so that the event loop stays free; ``loop_runs`` has the short ones.
 
 Work is handed over through one queue and its outcome through one call of the loop. A future of ``concurrent.futures``
-with its lock and its condition costs twice as much, which shows beside a graph of a millisecond.
+with its lock and its condition costs twice as much, which shows beside a graph of a few milliseconds.
 """
 
 import asyncio
